@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from modelsgenesis.configs.training import count_labelled
 from modelsgenesis.data.finding import find_patients
 from modelsgenesis.data.reading import file_stem
 from modelsgenesis.errors import ConfigurationError, DataError, require, some
-from modelsgenesis.files import read_json, sha256_of, write_json
+from modelsgenesis.files import read_json, write_json
 
 if TYPE_CHECKING:  # pretraining reads splits, too, and needs nothing of labelled data
     from modelsgenesis.data.cases import LabelledData
@@ -206,9 +207,10 @@ def seen_patients(names: Iterable[str], data: "LabelledData", pattern: str | Non
     for name in set(names):
         path = Path(re.sub(r" \[.*\]$", "", name))  # of a series or one of several volumes
         for patient, image in images.get(_place(path), ()):
-            same = _is_same(path, image)
-            if same is not False:
-                (sure if same else alike).add(patient)
+            if not (path.is_file() and image.is_file() and path.suffix == image.suffix):
+                alike.add(patient)
+            elif cmp(path, image, shallow=False):
+                sure.add(patient)
         if pattern:
             here = path.exists() and path.parent.resolve() in folders
             with suppress(DataError):  # another data set names its patients otherwise
@@ -218,15 +220,6 @@ def seen_patients(names: Iterable[str], data: "LabelledData", pattern: str | Non
 
 def _place(path: Path) -> tuple[str, str]:
     return path.absolute().parent.name, file_stem(path)
-
-
-def _is_same(path: Path, other: Path) -> bool | None:
-    """Return whether two files are one or have the same content; None where that cannot be told."""
-    if path.resolve() == other.resolve():
-        return True
-    if not (path.is_file() and other.is_file()) or path.suffixes[-1:] != other.suffixes[-1:]:
-        return None
-    return path.stat().st_size == other.stat().st_size and sha256_of(path) == sha256_of(other)
 
 
 def count_split(split: Split, data: "LabelledData") -> dict[str, dict[str, Any]]:

@@ -8,12 +8,14 @@ after, so each line is a ratio. On a CPU the processor's seconds are counted, wh
 """
 
 import argparse
+import operator
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from PIL import Image
 
 from modelsgenesis import compare, describe_comparison
 from modelsgenesis.configs.bundle import GENESIS_UNET_SMALL
-from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.hardware import Hardware, choose_hardware, predicting_hardware
 from modelsgenesis.networks import build_network
 
 BATCH, SIDE, VALIDATIONS = 4, 128, 3
@@ -46,8 +48,11 @@ def write_cases(folder: Path, count: int) -> Path:
     return table
 
 
-def bare_seconds(widths: tuple[int, ...], device: str) -> tuple[float, float]:
-    """Return the seconds of a bare step of training, and of a plane in a float32 forward pass, at least of several."""
+def bare_seconds(widths: tuple[int, ...], device: str) -> tuple[float, float, float]:
+    """Return the seconds of a bare step of training, and of a plane in the forward pass of a validation and of a test.
+
+    A validation computes in the numbers of the training, a test in those of predicting.
+    """
     hardware = choose_hardware(device)
     network = build_network(GENESIS_UNET_SMALL.override(dims=2, widths=widths, out_channels=2, output="linear"))
     hardware.place(network)
@@ -60,11 +65,13 @@ def bare_seconds(widths: tuple[int, ...], device: str) -> tuple[float, float]:
         optimizer.step()
         optimizer.zero_grad()
 
-    def forward() -> None:
-        with torch.inference_mode(), Hardware(hardware.device).autocast():
+    def forward(how: Hardware) -> None:
+        with torch.inference_mode(), how.autocast():
             network(image)
 
-    return median_seconds(step, hardware.device), median_seconds(forward, hardware.device) / BATCH
+    ways = (hardware, predicting_hardware(hardware.device))
+    validated, tested = (median_seconds(partial(forward, way), hardware.device) / BATCH for way in ways)
+    return median_seconds(step, hardware.device), validated, tested
 
 
 def clock(device: str) -> float:
@@ -116,11 +123,10 @@ def main() -> None:
         print("one training is measured; several follow", file=sys.stderr)
         several = compared_seconds(table, folder, runs, settings, jobs=asked.jobs, device=asked.device)
         after = bare_seconds(widths, asked.device)
-    seen = VALIDATIONS * validation + test
-    first, second = (
-        sum(steps * step + seen * plane for step, plane in pair) / 2 for pair in ((before, between), (between, after))
-    )
-    described = f"{steps} steps of {BATCH}×{SIDE}×{SIDE}, {seen} planes measured"
+    counts = (steps, VALIDATIONS * validation, test)
+    alone = [sum(map(operator.mul, counts, bare)) for bare in (before, between, after)]
+    first, second = (alone[0] + alone[1]) / 2, (alone[1] + alone[2]) / 2
+    described = f"{steps} steps of {BATCH}×{SIDE}×{SIDE}, {counts[1]} planes validated and {test} tested"
     print(f"one training, {described}: {one[1]:.1f} s, {one[1] / first:.2f} times the network alone")
     print(f"{runs} trainings: {several[1]:.1f} s, {several[1] / runs / second:.2f} times the network alone each")
     print(f"{runs} trainings, side by side where that pays, in the time of {several[0] / one[0]:.1f} single ones")

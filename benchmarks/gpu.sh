@@ -3,7 +3,7 @@
 #
 #     benchmarks/gpu.sh [--device cuda] [--quick] [--output FILE]
 #
-# A part that fails is a row and not the end. `--device cpu --quick` does the same without a GPU in some four minutes.
+# A part that fails is a row and not the end. `--device cpu --quick` does the same without a GPU.
 # What the parts print becomes the rows; PYTHON names the interpreter.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 output=${output:-benchmarks/results/${device%%:*}${quick:+-quick}.md}
-export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 # a part that is ended has printed its rows
 limit=115 # seconds of a part: four of them stay under eight minutes
 said=$(mktemp) && trap 'rm -f "$said"' EXIT
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -35,7 +36,10 @@ def test_a_target_names_recorded_splits_of_whole_patients_and_fits_them(protocol
     parts = [set(split.training), set(split.validation), set(split.test)]
     assert all(parts)
     assert not any(one & other for one, other in zip(parts, [*parts[1:], parts[0]], strict=True))
-    assert int(target.labels[-1]) <= len(split.training)
+    pattern = re.compile(target.reading.get("patient_pattern", "(.+)"))  # without one each case is a patient
+    patients = {pattern.search(case)[1] for case in split.training}
+    assert int(target.labels[-1]) <= len(patients)
+    assert patients.isdisjoint(pattern.search(case)[1] for case in (*split.validation, *split.test))
     full, quick = (protocol.plan_of(target, quick=quick) for quick in (False, True))
     assert (full.runs, len(full.budgets)) == (10, 3)
     assert quick.runs >= 3

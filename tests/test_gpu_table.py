@@ -1,4 +1,5 @@
 import subprocess
+import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
@@ -11,11 +12,11 @@ esac
 """
 
 
-def run(folder, *options):
-    python = folder / "python"
-    python.write_text(STUB)
-    python.chmod(0o755)
-    environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python)}
+def run(folder, *options, stub=STUB):
+    for name, text in {"python": stub, "timeout": '#!/bin/sh\nshift; exec /usr/bin/timeout 2 "$@"'}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", "PYTHON": str(folder / "python")}
     return subprocess.run(["bash", SCRIPT, *options], env=environment, capture_output=True, text=True, check=False)
 
 
@@ -38,6 +39,14 @@ def test_a_part_of_the_benchmark_that_fails_is_a_row_and_not_the_end(tmp_path):
         "finetuning",
         "inference",
     ]
+
+
+def test_what_a_part_printed_before_its_time_was_over_is_kept(tmp_path):
+    slow = f"exec {sys.executable} -c \"import time; print('deforming: 3 ms'); time.sleep(60)\""
+    stub = f'#!/bin/sh\ncase "$*" in\n*pretext.py*) {slow} ;;\nesac\n'
+    run(tmp_path, "--device", "cpu", "--output", str(tmp_path / "table.md"), stub=stub)
+    rows = (tmp_path / "table.md").read_text().splitlines()[-2:]
+    assert rows == ["| pretext | deforming: 3 ms |", "| pretext | **not finished** within 115 s |"]
 
 
 def test_an_unknown_option_is_told(tmp_path):

@@ -150,7 +150,8 @@ def measure(target: Target, plan: Plan, data: Path, output: Path, **options: Any
             f"validate_every={-(-steps // plan.validations)}",
         ]
         folder = output / f"steps-{steps}"
-        return compare(labelled, folder, comparison=asked, settings=settings, split=target.splits[0], **options).results
+        how = {"split": target.splits[0], "patient_pattern": target.reading.get("patient_pattern"), **options}
+        return compare(labelled, folder, comparison=asked, settings=settings, **how).results
 
     rows: list[dict[str, Any]] = []
     growing = list(plan.labels)  # numbers of labels with which scratch still gains from more steps

@@ -256,13 +256,14 @@ def compare(
     config = apply_settings(config, settings)
     split = _choose_split(labelled, config, split, comparison)
     # A comparison is told from another by digests of the data, wherever it lies.
-    config = config.override(data=LabelledDataConfig())
+    config, pattern = config.override(data=LabelledDataConfig()), config.data.patient_pattern
     metric = choose_metric(comparison.metric, labelled)
     for note in labelled.notes:
         reporter.note(note)
     with closing(Records(output)) as records, records.work_folder() as work:
         fetch = partial(load, progress=reporter.download, **download)
-        arms, seen = _load_arms(comparison.arms, labelled, config, split, work / "weights", fetch)
+        check = partial(_refuse_seen, data=labelled, split=split, pattern=pattern, reporter=reporter)
+        arms, seen = _load_arms(comparison.arms, labelled, config, work / "weights", fetch, check)
         models = records.folder / "models" if keep_models else None
         job = _Job(comparison, config, labelled, split, arms, work, models, device, strict)
         reporter.note(f"hashing the files of {len(labelled.cases)} cases")
@@ -313,9 +314,9 @@ def _load_arms(
     listed: Sequence[ArmConfig],
     data: LabelledData,
     config: FinetuningConfig,
-    split: Split,
     folder: Path,
     fetch: Callable[..., Bundle],
+    check: Callable[[str, Bundle], str],
 ) -> tuple[dict[str, FinetuningConfig], dict[str, str]]:
     """Load what the arms start from, once and for all processes.
 
@@ -328,7 +329,7 @@ def _load_arms(
     # Here and not in each trial: a branch on the Hub may move between runs, and N processes would download N times.
     for number, init in enumerate(dict.fromkeys(arm.init for arm in listed if arm.init != SCRATCH)):
         bundle = fetch(init)
-        seen[init] = _refuse_seen(init, bundle, data, split)
+        seen[init] = check(init, bundle)
         weights[init] = str(save_bundle(folder / str(number) / file_name(public_name(init)), bundle))
         dims[weights[init]] = bundle.config.network.unet.dims
     arms: dict[str, FinetuningConfig] = {}
@@ -345,28 +346,40 @@ def _load_arms(
     return arms, {arm.name: seen[arm.init] for arm in listed if arm.init in seen}
 
 
-def _refuse_seen(init: str, bundle: Bundle, data: LabelledData, split: Split) -> str:
+def _refuse_seen(
+    init: str, bundle: Bundle, data: LabelledData, split: Split, pattern: str | None, reporter: Reporter
+) -> str:
     """Refuse weights that learnt from test patients, as far as their run says; return what is known.
+
+    Scans that are only called as those of a test patient are a warning: many data sets have an `images/001`.
 
     Raises:
         DataError: Test patients are among those that the run trained or validated on.
     """
     path, provenance = Path(init).expanduser() / RUN_NAME, bundle.config.provenance
-    facts, finetuned = provenance.data, provenance.origin == "finetuned"
+    facts, finetuned, alike = provenance.data, provenance.origin == "finetuned", set[str]()
     if not path.is_file():
         left_out = facts.get("left_out_test_scans")
         told = f"its pretraining left out {left_out} scans that a split keeps for testing"
         return told if left_out else "whether it has seen test patients is not recorded"
     with parsing(path, DataError, remedy="restore it"):
         parts = read_json(path, DataError)["split"]
-        seen = seen_patients([*parts["training"], *parts["validation"]], data, cases=finetuned)
+        listed = {*parts["training"], *parts["validation"]}
+        seen = {case.patient for case in data.cases if case.name in listed and facts.get("name") == data.name}
+        if not finetuned:  # which lists cases and not files
+            seen, alike = seen_patients(listed, data, pattern)
     test = {case.patient for case in data.cases if case.name in split.test}
-    found = sorted(seen & test) if facts.get("name", data.name) == data.name else []
-    if found:
-        what = f"{init}: has seen {len(found)} of the {counted(len(test), 'test patient')}, such as {found[0]!r}"
+    of_all = f"of the {counted(len(test), 'test patient')}, such as"
+    if found := sorted(seen & test):
+        what = f"{init}: has seen {len(found)} {of_all} {found[0]!r}"
         how = "fine-tune it" if finetuned else "pretrain it with --set data.exclude_test_cases=SPLIT.json"
         raise DataError(f"{what}: its figures would be too good; {how} and compare with the same --split SPLIT.json")
-    return "its run lists no scan of a test patient"
+    if found := sorted(alike & test):
+        told = f"its run lists scans called as those of {len(found)} {of_all} {found[0]!r}"
+        reporter.note(f"warning: {init}: {told}: if they are the same, its figures are too good")
+        return told
+    whole = facts.get("name") == data.name if finetuned else pattern
+    return f"its run lists no {'scan of a test patient' if whole else 'file of a test case'}"
 
 
 def _describe(arm: FinetuningConfig) -> dict[str, Any]:
@@ -411,9 +424,11 @@ class _Job:
         """Return the bytes of a GPU that a training of these takes at most, by a generous rule for U-Nets."""
         needed = 0.0
         for arm in self.arms.values():
-            unet: Any = (read_config(arm.init).network if arm.init else arm.network).unet
-            voxels = math.prod(arm.patch_size or (PATCH_VOXELS,))
-            needed = max(needed, _CONTEXT + _OF_A_VOXEL * unet.widths[0] * voxels * arm.batch_size)
+            for settings in self.comparison.candidates():
+                tuned = apply_settings(arm, settings)
+                unet: Any = (read_config(arm.init).network if arm.init else tuned.network).unet
+                voxels = math.prod(tuned.patch_size or (PATCH_VOXELS,))
+                needed = max(needed, _CONTEXT + _OF_A_VOXEL * unet.widths[0] * voxels * tuned.batch_size)
         return needed
 
     def asked(self) -> dict[str, Any]:

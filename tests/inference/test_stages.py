@@ -1,5 +1,7 @@
 import threading
+import weakref
 
+import numpy as np
 import pytest
 
 from modelsgenesis.errors import ConfigurationError, ScanError
@@ -91,6 +93,31 @@ def test_a_scan_that_lacked_memory_beside_another_is_done_again_by_itself(stage,
     assert not notes.notes
     _, [skipped] = Work(**{f"{stage}_b": [MemoryError(), MemoryError()]}).run()
     assert skipped.reason == "does not fit into memory"
+
+
+@pytest.mark.parametrize("stage", ["prepare", "compute", "finish"])
+@pytest.mark.parametrize("kind", ["lacking", "told", "bad"])
+def test_what_a_scan_that_failed_took_is_free_for_those_after_it(stage, kind):
+    taken, alive = [], []
+
+    class Taking(Work):
+        def _do(self, stage, case):
+            array = np.zeros(10)
+            if self.fails.get(f"{stage}_{case}"):
+                taken.append(weakref.ref(array))
+            elif (stage, case) == ("finish", "d"):
+                alive.extend(one() for one in taken)
+            try:
+                super()._do(stage, case)
+            except MemoryError as error:
+                if kind == "told":
+                    raise ConfigurationError("cpu: its memory does not hold it") from error
+                raise
+
+    error = ScanError("is torn") if kind == "bad" else MemoryError()
+    results, skipped = Taking(**{f"{stage}_b": [error]}).run()
+    assert (len(results), len(skipped)) == ((3, 1) if kind == "bad" else (4, 0))
+    assert alive == [None]
 
 
 @pytest.mark.parametrize("error", [ConfigurationError("fits no case"), ZeroDivisionError(), KeyboardInterrupt()])

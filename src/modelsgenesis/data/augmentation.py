@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 from torch.utils.data import Dataset
 
-from modelsgenesis.configs import ClassificationConfig, SegmentationConfig, require_patch_size
+from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, SegmentationConfig, require_patch_size
 from modelsgenesis.data.cases import LabelledCase, PreparedCase, resize_or_crop
 from modelsgenesis.errors import DataError, require
 
@@ -75,7 +75,8 @@ class LabelledPatches(Dataset[Sample]):
 
     def __getitem__(self, item: int) -> Sample:
         index = item % len(self) // self.config.samples_per_scan
-        random, case, (structures, background) = _generator(self.config, item), self.cases[index], self.voxels[index]
+        random, case = np.random.default_rng([self.config.seed, item]), self.cases[index]
+        structures, background = self.voxels[index]
         centres = background
         if random.random() < self.config.foreground_share:
             centres = structures[random.integers(len(structures))]  # each as often: small ones are not forgotten
@@ -132,7 +133,7 @@ class LabelledImages(Dataset[Sample]):
         return len(self.images)
 
     def __getitem__(self, item: int) -> Sample:
-        random, case = _generator(self.config, item), item % len(self)
+        random, case = np.random.default_rng([self.config.seed, item]), item % len(self)
         if self.config.balance:  # a class is drawn first, then one of its cases
             members = self.members[random.integers(self.classes)]
             case = members[random.integers(len(members))]
@@ -199,13 +200,7 @@ def augment(image: Tensor, truth: Tensor, change: Change) -> tuple[Tensor, Tenso
     return image.mul_(factor).add_(summand).add_(change.noise), truth
 
 
-def _generator(config: ClassificationConfig | SegmentationConfig, item: int) -> np.random.Generator:
-    return np.random.default_rng([config.seed, item])
-
-
-def _flips(
-    random: np.random.Generator, config: ClassificationConfig | SegmentationConfig, dims: int
-) -> tuple[int, ...]:
+def _flips(random: np.random.Generator, config: FinetuningConfig, dims: int) -> tuple[int, ...]:
     """Return the axes of [channels, *spatial] along which a sample is mirrored, each in half of the samples."""
     return tuple(axis + 1 for axis in range(dims) if random.random() < 0.5) if config.flip else ()
 

@@ -265,9 +265,6 @@ def measure_cases(
         volumes = [case.images[index].read() for index in order]
         return ensemble.prepare(volumes), volumes[0]
 
-    def compute(ready: tuple[list[Prepared], Volume]) -> tuple[Any, Volume]:
-        return ensemble.compute(ready[0]), ready[1]
-
     def predict(case: LabelledCase, computed: tuple[Any, Volume]) -> Predicted:
         found, scan = computed
         if data.task == "classification":
@@ -276,7 +273,8 @@ def measure_cases(
         # argsort inverts the order of the classes: from the model's indices to the data's.
         return case, data, np.argsort(classes).astype(labels.dtype)[labels], scan
 
-    return measure_each(cases, Stages(read, compute, predict), strict=strict, reporter=reporter, keep=keep)
+    stages = Stages(read, lambda ready: (ensemble.compute(ready[0]), ready[1]), predict)
+    return measure_each(cases, stages, strict=strict, reporter=reporter, keep=keep)
 
 
 def measure_each(

@@ -1,5 +1,6 @@
 """Many cases one after another: while the network computes one, the one before is finished and the next one read."""
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -38,7 +39,7 @@ def each_case(
         cases: What a message calls each, and the case.
         stages: The work; it raises an error of this package for a case that cannot be used.
         title: Title of the progress, such as `"predicting 3 scans"`.
-        strict: A bad case ends the run.
+        strict: A bad case ends the run; the one after it may have been computed by then, and is finished.
         reporter: Receives the progress.
 
     Returns:
@@ -55,6 +56,7 @@ def each_case(
         try:
             results[index] = outcome()
         except (GenesisError, MemoryError) as error:
+            _free(error)
             if not alone and (lacks_memory(error) or lacks_memory(error.__cause__)):
                 crowded.append(index)
                 return
@@ -81,15 +83,13 @@ def _overlap(cases: Sequence[Any], stages: Stages[Result], settle: Callable[[int
         try:
             for index, case in enumerate(cases):
                 coming += [thread.submit(stages.prepare, following) for following in cases[index + 1 : index + 2]]
-                failed: list[GenesisError | MemoryError] = []
+                failed, now = {}, {}
                 try:
                     now = {index: thread.submit(stages.finish, case, stages.compute(coming.pop(0).result())).result}
                 except (GenesisError, MemoryError) as error:
-                    failed, now = [error], {}
-                for before, outcome in pending.items():
+                    failed = {index: _failed(error)}
+                for before, outcome in (*pending.items(), *failed.items()):
                     settle(before, outcome)
-                for error in failed:
-                    settle(index, _failed(error))
                 pending = now
             for before, outcome in pending.items():
                 settle(before, outcome)
@@ -98,7 +98,16 @@ def _overlap(cases: Sequence[Any], stages: Stages[Result], settle: Callable[[int
                 future.cancel()
 
 
+def _free(error: BaseException | None) -> None:
+    """Free what the frames of an error, and of those behind it, still hold: the arrays of a case."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def _failed(error: BaseException) -> Callable[[], Any]:
+    _free(error)
+
     def fail() -> Any:
         raise error
 

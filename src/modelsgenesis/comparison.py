@@ -372,7 +372,7 @@ def _refuse_seen(
     of_all = f"of the {counted(len(test), 'test patient')}, such as"
     if found := sorted(seen & test):
         what = f"{init}: has seen {len(found)} {of_all} {found[0]!r}"
-        how = "fine-tune it" if finetuned else "pretrain it with --set data.exclude_test_cases=SPLIT.json"
+        how = "fine-tune it" if finetuned else "pretrain it with data.exclude_test_cases=SPLIT.json"
         raise DataError(f"{what}: its figures would be too good; {how} and compare with the same --split SPLIT.json")
     if found := sorted(alike & test):
         told = f"its run lists scans called as those of {len(found)} {of_all} {found[0]!r}"

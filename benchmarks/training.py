@@ -12,6 +12,7 @@ least 95% of the bare step; on a CPU with AVX-512 bf16 85% of the matrix rate.
 """
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
@@ -35,6 +36,7 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.readings import READ_EVERY
 from modelsgenesis.training.restoration import Restoration
 from modelsgenesis.training.steps import Optimization, load_batches
+from modelsgenesis.training.trainer import FIRST_LOSSES
 
 SAMPLES = 32  # of a scan and epoch
 Step = Callable[[Tensor, Tensor], object]
@@ -140,8 +142,12 @@ class Clock(Reporter):
 def measure_pretrain(arguments: argparse.Namespace, hardware: Hardware, bare: float, folder: Path) -> None:
     """Print what `pretrain` itself reaches of the bare step: with loader, deformations, steps and log."""
     config, clock = configure(arguments), Clock()
-    margin = 3 * READ_EVERY if hardware.device.type == "cuda" else 2  # told late, and in groups
-    steps = 2 * margin + arguments.steps
+    # On CUDA steps are told late and in groups, which end where all are known that a loss is compared with, and from
+    # there on at every so many: counted is from the end of one group to that of another.
+    is_cuda = hardware.device.type == "cuda"
+    group, first = (READ_EVERY, FIRST_LOSSES + READ_EVERY) if is_cuda else (1, 2)
+    counted = math.ceil(arguments.steps / group) * group
+    steps = first + counted + 2 * group
     config = config.override(
         steps=steps,
         epochs=None,
@@ -159,7 +165,7 @@ def measure_pretrain(arguments: argparse.Namespace, hardware: Hardware, bare: fl
         cache=folder / "cache",
         reporter=clock,
     )
-    taken = (clock.told[steps - margin] - clock.told[margin]) / (steps - 2 * margin)
+    taken = (clock.told[first + counted] - clock.told[first]) / counted
     print(f"pretrain itself, batch {config.batch_size}, 2 loader processes: {bare / taken:.0%} of its bare step's rate")
 
 

@@ -70,8 +70,8 @@ class Counting(TorchDispatchMode):
 def fake_cuda() -> Iterator[Callable[..., Tensor]]:
     """Pretend that there is a CUDA device; gives what makes empty tensors of it.
 
-    `.item()`, `.tolist()`, `nonzero()`, boolean indices and new constants raise. What functions keep for a device with
-    `lru_cache` must be forgotten before and after.
+    `.item()`, `.tolist()`, `nonzero()`, boolean indices and new constants raise. What functions keep for a device
+    (`modelsgenesis.pretext.random.kept`) must be forgotten before and after.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), Indexing():
         yield partial(torch.empty, device="cuda")

@@ -16,6 +16,7 @@ A message is one line: what was received, what was expected, the remedy. The com
 with status 1; a wrong command line ends with status 2.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -116,7 +117,9 @@ def gpu_trouble(problem: BaseException) -> str:
         return "two processes share a GPU: start at most one for each, with --device cuda, which gives each its own"
     if "busy or unavailable" in text:
         return "another process has the GPU for itself: wait for its end, or choose another with CUDA_VISIBLE_DEVICES"
-    return f"the GPU failed: {text.partition(chr(10))[0]}" if text.startswith("CUDA error") else ""
+    # A compiler wraps what Triton says; that a kernel cannot be loaded is the compiler's own trouble.
+    told = re.search(r"(CUDA error|cuDNN error|Triton Error \[CUDA\](?!.*(kernel image|PTX|out of memory))): .*", text)
+    return f"the GPU failed: {told[0]}" if told else ""
 
 
 def require(condition: object, error: type[GenesisError], message: str) -> None:

@@ -72,7 +72,7 @@ class Hardware:
         the channels of a voxel; contiguous for the other norms, which are over the voxels of a channel.
         """
         if isinstance(what, Tensor):
-            return what.to(self.device, non_blocking=True)
+            return what.to(self.device, non_blocking=self.device.type == "cuda")
         what.to(self.device)
         if self.device.type != "mps" and any(isinstance(module, _BatchNorm) for module in what.modules()):
             for parameter in what.parameters():
@@ -106,7 +106,8 @@ def free_memory(device: torch.device) -> int | None:
 def lacks_memory(error: BaseException | None) -> bool:
     """Return whether an error says that the memory of a device, or of the machine, did not last."""
     full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return full or (isinstance(error, RuntimeError) and "allocate memory" in str(error))  # of the CPU
+    told = str(error) if isinstance(error, RuntimeError) else ""
+    return full or "allocate memory" in told or "Triton Error [CUDA]: out of memory" in told  # the first is of the CPU
 
 
 def check_compiler(device: torch.device) -> None:

@@ -1,13 +1,18 @@
 """What deforming asks of a CUDA device: few operators, and never to wait."""
 
+import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fake_device import Counting, fake_cuda
 from modelsgenesis.configs import PretextConfig
+from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation, deformations, draw_seeds, random, shuffling
+from modelsgenesis.training.readings import Readings
 
 KEPT = [
     value for module in (random, deformations, shuffling) for value in vars(module).values() if hasattr(value, "forget")
@@ -64,6 +69,28 @@ def test_hashing_all_streams_at_once_gives_each_ones_numbers() -> None:
         assert torch.equal(random.draw_words(hashed, stream, count), random.draw_words(seeds, stream, count))
 
 
+@pytest.mark.parametrize(("device", "is_late"), [("cuda", True), ("mps", False), ("cpu", False)])
+def test_only_cuda_is_sent_to_without_waiting(monkeypatch: pytest.MonkeyPatch, device: str, is_late: bool) -> None:
+    """Others would read memory that has been given back, for what is sent may live no longer than the call."""
+    asked: list[bool] = []
+
+    def to(tensor: torch.Tensor, _: object, *, non_blocking: bool) -> torch.Tensor:
+        asked.append(non_blocking)
+        return tensor
+
+    tensor, chosen = torch.zeros(2), torch.device(device)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    random.send(tensor, chosen)
+    Hardware(chosen).place(tensor)
+    if device != "cuda":  # which notes an event there, too
+        readings = Readings(chosen)
+        readings.begin()
+        readings.add((1, 0.1, 0.0), tensor)
+        ((row, _, numbers),) = readings.take()
+        assert (row, numbers) == ((1, 0.1, 0.0), [0, 0])
+    assert set(asked) == {is_late}
+
+
 @pytest.mark.slow
 def test_the_compiler_takes_the_deformations_of_a_device_whole() -> None:
     """On the meta device, of shapes alone; fusing them for a CPU takes a minute."""
@@ -74,6 +101,33 @@ def test_the_compiler_takes_the_deformations_of_a_device_whole() -> None:
     with torch.no_grad():
         deformed, target = compiled(batch, seeds)
     assert deformed.shape == target.shape == batch.shape
+
+
+def test_painting_views_no_bytes_as_bools() -> None:
+    """For which torch's compiler writes what Triton refuses, on a GPU alone."""
+
+    class Views(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            viewed.extend(args[1:] if function is torch.ops.aten.view.dtype else ())
+            return function(*args, **(kwargs or {}))
+
+    viewed: list[torch.dtype] = []
+    with Views():
+        deformations.paint(torch.rand(2, 1, 16, 16, 8), torch.arange(2), PretextConfig())
+    assert set(viewed) == {torch.int16, torch.int32}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("default")  # the compiler warns of its own deprecations
+def test_the_compiler_makes_code_of_painting_that_paints_the_same() -> None:
+    """Down to C++, which a compiler of shapes never gets to."""
+    batch, seeds, config = torch.rand(6, 1, 16, 16, 8), torch.arange(6), PretextConfig()
+    expected = deformations.paint(batch, seeds, config)
+    assert not torch.equal(expected, batch)
+    painted = torch.compile(deformations.paint, fullgraph=True, dynamic=False)(batch, seeds, config)
+    torch.testing.assert_close(painted, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.gpu

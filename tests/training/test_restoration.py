@@ -85,6 +85,28 @@ def test_deformations_that_cannot_be_compiled_are_said_once_and_done_all_the_sam
     assert notes.notes == ["compile: of the network alone, of the deformations it failed: for this card"]
 
 
+def test_a_card_that_is_lost_is_no_compiler_that_fails(monkeypatch):
+    network, batch = nn.Identity(), torch.stack([Waves()[0], Waves()[1]])
+    network._orig_mod = None  # as torch.compile's networks have
+    lost, full = RuntimeError("CUDA error: unspecified launch failure"), torch.OutOfMemoryError("CUDA out of memory.")
+    wrapped = RuntimeError("backend='inductor' raised:")
+    wrapped.inner_exception = full
+    later = ValueError("later")
+    for first, then, raised in ((lost, None, lost), (wrapped, None, full), (None, later, later)):
+        notes, happens = Notes(), [then, first]
+        objective = Restoration(Waves(), Waves(), CONFIG, CPU, notes)
+
+        def deform(batch, seeds, *, compiles=False, happens=happens):
+            if error := happens.pop():
+                raise error
+            return batch, batch
+
+        monkeypatch.setattr(objective.deformation, "deform", deform)
+        with pytest.raises(type(raised), match=str(raised)):
+            [objective.loss(network, batch, [0, 1]) for _ in range(2)]
+        assert notes.notes == []
+
+
 def test_a_collapse_is_said_when_it_comes_and_when_it_is_over():
     notes = Notes()
     objective = restoration(notes)

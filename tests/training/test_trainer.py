@@ -17,8 +17,9 @@ from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, Tra
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.compilation import is_to_compile
-from modelsgenesis.training.trainer import DivergenceError
+from modelsgenesis.training.compilation import compiler_failure, is_to_compile
+from modelsgenesis.training.readings import READ_EVERY, Readings
+from modelsgenesis.training.trainer import FIRST_LOSSES, DivergenceError
 from modelsgenesis.training.troubles import explained
 from recorded_notes import Notes
 
@@ -203,6 +204,17 @@ class Steps(Reporter):
             {},
             "another process has the GPU for itself: wait for its end, or choose another with CUDA_VISIBLE_DEVICES",
         ),
+        (
+            RuntimeError("backend='inductor' raised:\nRuntimeError: Triton Error [CUDA]: an illegal memory access\n"),
+            {},
+            r"^the GPU failed: Triton Error \[CUDA\]: an illegal memory access at step 3; the last checkpoint",
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), {}, "^the GPU failed: cuDNN error: CUDNN_STATUS_"),
+        (
+            RuntimeError("Triton Error [CUDA]: out of memory"),
+            {},
+            "^out of memory at step 3 with batch_size=2",
+        ),
     ],
 )
 def test_what_a_gpu_cannot_do_is_one_line_and_the_checkpoint_is_intact(tmp_path, error, settings, message):
@@ -272,15 +284,25 @@ def test_refuses_to_resume_with_other_data(tmp_path):
         make(tmp_path / "run", Fit(Numbers(size=8)), resume=True)
 
 
-def test_what_changes_the_last_bits_is_said(tmp_path):
+def test_what_changes_the_last_bits_is_said(tmp_path, monkeypatch):
     notes = Notes()
     run = ended(tmp_path / "run").run
     state, _ = run.load_checkpoint()
     assert TrainingConfig.from_dict(state["config"]).steps == 9
     state["versions"] |= {"torch": "2.0"}
     run.save_checkpoint(state)
-    make(tmp_path / "run", resume=True, reporter=notes, compile=True)
+    monkeypatch.setattr("modelsgenesis.training.trainer.is_to_compile", lambda config, *_: config.compile is True)
+    make(tmp_path / "run", resume=True, reporter=notes, compile=True).fit()
     assert re.search("perhaps not to the bit: hardware was .*adamw, now .*compiled; torch was 2.0, now", notes.notes[0])
+
+
+def test_a_network_that_is_compiled_again_by_itself_is_no_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    monkeypatch.setattr("modelsgenesis.training.trainer.is_to_compile", lambda config, *_: config.compile == "auto")
+    notes = Notes()
+    ended(tmp_path / "run", compile="auto")
+    make(tmp_path / "run", resume=True, reporter=notes, compile="auto").fit()
+    assert notes.notes == []
 
 
 def broken(network):
@@ -311,6 +333,93 @@ def test_a_compiler_that_fails_is_done_without_and_changes_nothing(tmp_path, mon
         networks.append(trainer.network.state_dict())
     assert notes.notes == ["compile: off, it failed: cl.exe: not found"]
     assert all(map(torch.equal, networks[0].values(), networks[1].values()))
+
+
+@pytest.mark.parametrize("compiles", ["auto", True])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "^the GPU failed: CUDA error: unspecified"),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), "^out of memory at step 1 "),
+    ],
+)
+def test_a_card_that_is_lost_in_the_first_step_is_no_compiler_that_fails(
+    tmp_path, monkeypatch, compiles, error, message
+):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    monkeypatch.setattr("modelsgenesis.training.trainer.is_to_compile", lambda *_: True)
+    notes = Notes()
+    with pytest.raises(TrainingError, match=message):
+        make(tmp_path / "run", Fit(on_loss=at(1, fail)), compile=compiles, reporter=notes).fit()
+    assert notes.notes == []
+
+
+@pytest.mark.parametrize("text", ["device kernel image is invalid", "a PTX JIT compilation failed"])
+def test_a_kernel_that_cannot_be_loaded_is_a_compiler_that_fails(text):
+    assert compiler_failure(RuntimeError(f"Triton Error [CUDA]: {text}")) == f"Triton Error [CUDA]: {text}"
+
+
+class Mark:
+    """An event of a `Card`."""
+
+    def __init__(self, card):
+        self.card = card
+
+    def synchronize(self):
+        self.card.now = max(self.card.now, self.at)
+
+    def elapsed_time(self, other):
+        return 1000 * (other.at - self.at)
+
+
+class Card:
+    """A GPU of 20 s a step on a clock of its own: to launch a step takes the host one, and an event is waited for."""
+
+    def __init__(self):
+        self.now = self.free = 0
+
+    def launch(self, _=None):
+        self.now += 1
+        self.free = max(self.free, self.now) + 20
+
+    def record_event(self, mark):
+        mark.at = max(self.free, self.now)
+        return mark
+
+
+@pytest.mark.parametrize(("loading", "step_takes"), [(1, 20), (60, 61)])
+def test_the_speed_is_that_of_the_card_or_the_loader_and_not_of_launching(tmp_path, monkeypatch, loading, step_takes):
+    card, told = Card(), {}
+
+    class Told(Reporter):
+        def step(self, step, loss, samples_per_second, waiting):
+            told[step] = (card.now, samples_per_second, waiting)
+
+    class Loaded(Numbers):
+        def __getitem__(self, item):
+            card.now += loading / 2  # of a batch of two
+            return super().__getitem__(item)
+
+    def measure(_):
+        card.now += 5_000
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: card)
+    monkeypatch.setattr(torch.cuda, "Event", lambda **_: Mark(card))
+    monkeypatch.setattr("modelsgenesis.training.trainer.time.perf_counter", lambda: card.now)
+    fit = Fit(Loaded(), on_loss=card.launch, on_validate=measure)
+    trainer = make(tmp_path / "run", fit, steps=150, validate_every=75, reporter=Told())
+    trainer.readings = Readings(torch.device("cuda"))
+    trainer.fit()
+    assert list(told) == list(range(1, 151))
+    for _, speed, waiting in told.values():
+        assert speed == pytest.approx(2 / step_takes, rel=0.1)
+        assert waiting == pytest.approx(loading / step_takes, rel=0.1)
+    # From the end of one group to that of another, as `benchmarks/training.py` counts.
+    first, last = FIRST_LOSSES + READ_EVERY, FIRST_LOSSES + 5 * READ_EVERY
+    assert told[last][0] - told[first][0] == step_takes * (last - first)
 
 
 @pytest.mark.parametrize(

@@ -270,8 +270,9 @@ def paint(batch: Tensor, seeds: Seeds, config: PretextConfig) -> Tensor:
     bits = send((((start <= place) & (place < stop)) * bit).sum(dim=1, dtype=torch.uint8), device)
     along = zip(bits.split(shape, dim=1), _along(len(shape)), strict=True)
     covering = reduce(operator.and_, (of_axis.view(len(batch), *view) for of_axis, view in along))
-    painted = covering.clamp_(max=1) ^ send(outside, device).view(-1, *(1,) * len(shape))
-    painted = painted.view(torch.bool)  # [b, *spatial]
+    # Not `!= 0`, which is slow on a CPU, nor a view, which Triton refuses.
+    kind = send(outside, device).view(-1, *(1,) * len(shape))
+    painted = covering.clamp_(max=1).bitwise_xor_(kind).bool()  # [b, *spatial]
     # Noise comes from hashes of 32 bits, two values each, in half the memory of `draw_words`.
     values = batch[0].numel() if config.painting_fill == "noise" else 1
     keys = send(noise_keys.int(), device)[:, None]

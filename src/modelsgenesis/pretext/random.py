@@ -150,8 +150,8 @@ def constant(values: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def send(tensor: Tensor, device: torch.device | None) -> Tensor:
-    """Bring a small tensor to where it is needed, without waiting for what that device is busy with."""
-    return tensor if device is None else tensor.to(device, non_blocking=True)
+    """Bring a small tensor to where it is needed; CUDA alone, which copies it first, need not be waited for."""
+    return tensor if device is None else tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def uniform(words: Tensor) -> Tensor:

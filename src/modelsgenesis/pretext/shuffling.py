@@ -139,7 +139,7 @@ def window_lookup(table: "WindowTable", origins: Tensor, sides: Tensor, variants
     number = (combine(sides, table.shapes) - sum(table.shapes)).view(-1)
     start, *steps, size = (row.view(samples, windows) for row in rows_of(table.records, number))
     firsts = combine(origins, table.strides)
-    maps = voxels * math.prod(table.levels)
+    maps = voxels * 2 ** sum(block > 1 for block in table.blocks)
     shift = firsts + multiples(samples, maps, torch.int64, device)[:, None]
     points = rows_of(table.points, number)
     points = points if isinstance(points, Tensor) else torch.stack(tuple(points))
@@ -211,7 +211,6 @@ class WindowTable:
         blocks: Length of the longer blocks along each axis, 1 where there are none.
         points: int64 [blocks, window shapes], where the blocks of a window start, counted from its first voxel, in maps
             of the patch laid one after another, one map for each combination of block lengths.
-        levels: How many lengths of blocks there are along each axis.
     """
 
     shape: tuple[int, ...]
@@ -223,7 +222,6 @@ class WindowTable:
     sources: Tensor
     blocks: tuple[int, ...]
     points: Tensor
-    levels: tuple[int, ...]
 
 
 @kept
@@ -285,7 +283,6 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
         records=torch.stack([starts, *steps[:, 1:].T, steps[:, 0]]),
         sources=torch.cat(sources),
         blocks=tuple(blocks),
-        levels=tuple(1 + (block > 1) for block in blocks),
         points=points,
     )
 
@@ -308,7 +305,8 @@ def last_window_per_voxel(table: WindowTable, points: Tensor, is_chosen: Tensor)
     (_, samples, windows), device = points.shape, points.device
     voxels = math.prod(table.shape)
     dtype = torch.int16 if windows < 2**15 else torch.int32
-    maps = torch.zeros(samples, *table.levels, voxels, dtype=dtype, device=device)
+    lengths = [1 + (block > 1) for block in table.blocks]  # how many there are along each axis
+    maps = torch.zeros(samples, *lengths, voxels, dtype=dtype, device=device)
     order = (multiples(windows + 1, 1, dtype, device)[1:] * is_chosen[:, None]).expand_as(points).reshape(-1)
     # The blocks of one window after another would wait for the same lines of memory.
     maps.view(-1).scatter_reduce_(0, points.view(-1), order, "amax")

@@ -94,10 +94,9 @@ def describe_environment(hardware: Hardware, config: TrainingConfig) -> dict[str
         'float32, fused adamw, compiled'
     """
     is_cuda = hardware.device.type == "cuda"
-    is_apple = hardware.device.type == "mps"
-    name = torch.cuda.get_device_name(hardware.device) if is_cuda else f"CPU, {torch.get_num_threads()} threads"
-    used = ["Apple GPU", hardware.precision] if is_apple else [name, hardware.precision]
-    used.append(f"fused {config.optimizer}")
+    other = "Apple GPU" if hardware.device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(hardware.device) if is_cuda else other
+    used = [name, hardware.precision, f"fused {config.optimizer}"]
     used += ["compiled"] * (config.compile is True) + ["activations recomputed"] * config.checkpoint_activations
     if world_size() > 1:
         used.append(f"{world_size()} processes over {'nccl' if is_cuda else 'gloo'}")

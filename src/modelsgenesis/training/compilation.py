@@ -1,8 +1,9 @@
-"""Whether to compile a network."""
+"""Whether to compile a network, and what it says that this failed."""
 
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.hardware import Hardware, check_compiler
+from modelsgenesis.errors import ConfigurationError, GenesisError, gpu_trouble
+from modelsgenesis.files import reason_of
+from modelsgenesis.hardware import Hardware, check_compiler, lacks_memory
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import distributed
 
@@ -22,16 +23,12 @@ def is_to_compile(config: TrainingConfig, hardware: Hardware, weights: int, step
     Raises:
         ConfigurationError: It was asked for, and there is no compiler.
     """
-    if config.compile == "auto":
-        # Of several processes, one alone might fail to compile, and the others would wait for it.
-        if hardware.device.type != "cuda" or config.checkpoint_activations or distributed.world_size() > 1:
-            return False
-        # Measured for 19 million weights: 8 of 22 ms a step at batch 6, after half a minute of compiling. A small
-        # network is bound by the launches of its kernels, of which there are fewer then.
-        saved = 0.003 + 0.044e-9 * weights * config.batch_size  # seconds a step
-        if steps * saved < _WORTH:
-            return False
-    if not config.compile:
+    # Of several processes, one alone might fail to compile, and the others would wait for it.
+    is_able = hardware.device.type == "cuda" and not config.checkpoint_activations and distributed.world_size() == 1
+    # Measured for 19 million weights: 8 of 22 ms a step at batch 6, after half a minute of compiling. A small network
+    # is bound by the launches of its kernels, of which there are fewer then.
+    saved = 0.003 + 0.044e-9 * weights * config.batch_size  # seconds a step
+    if not config.compile or (config.compile == "auto" and not (is_able and steps * saved >= _WORTH)):
         return False
     try:
         check_compiler(hardware.device)
@@ -42,3 +39,11 @@ def is_to_compile(config: TrainingConfig, hardware: Hardware, weights: int, step
         return False
     reporter.note("compile: on; the first step takes half a minute longer, compile=false does without")
     return True
+
+
+def compiler_failure(error: Exception) -> str:
+    """Return why the first call of what was compiled failed; raise what is no fault of the compiler."""
+    cause = getattr(error, "inner_exception", error)
+    if isinstance(cause, GenesisError) or lacks_memory(cause) or gpu_trouble(cause):
+        raise cause
+    return reason_of(cause)

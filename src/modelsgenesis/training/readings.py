@@ -1,12 +1,14 @@
 """What steps came to, on its way from the device: read late, so that a GPU is never waited for."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Row = dict[str, Any]
+Row = tuple[int, float, float]
+"""A step, its learning rate, and the seconds that were waited for its batch."""
 
 READ_EVERY = 8
 """Steps of a GPU between readings; each is of the steps before the last ones, which are still in its queue."""
@@ -25,35 +27,49 @@ class Readings:
     def __init__(self, device: torch.device) -> None:
         self.every = READ_EVERY if device.type == "cuda" else 1
         self._device = device
-        self._rows: list[Row] = []
-        self._numbers: list[Tensor] = []
-        self._sent: list[tuple[list[Row], Tensor, torch.cuda.Event | None]] = []
+        self._steps: list[tuple[Row, Tensor]] = []
+        self._sent: list[tuple[tuple[Row, ...], Tensor, Any]] = []
+        self._since: Any = None
 
     @property
     def pending(self) -> int:
         """How many steps have not been returned."""
-        return len(self._rows) + sum(len(rows) for rows, _, _ in self._sent)
+        return len(self._steps) + sum(len(rows) for rows, _, _ in self._sent)
 
     def add(self, row: Row, numbers: Tensor) -> None:
         """Take up a step: what is known of it, and its numbers [n] on the device."""
-        self._rows.append(row)
-        self._numbers.append(numbers)
+        self._steps.append((row, numbers))
 
-    def take(self, *, everything: bool = False) -> Iterator[tuple[Row, list[float]]]:
-        """Yield the steps that are due, in order: those sent at the reading before, or everything there is."""
-        if not everything and len(self._rows) < self.every:
+    def begin(self) -> None:
+        """Count the time of the next steps from here on."""
+        self._since = self._mark()
+
+    def _mark(self) -> Any:
+        """Return the time, of CUDA as an event: only there is it known when a step is done."""
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        return torch.cuda.current_stream(self._device).record_event(torch.cuda.Event(enable_timing=True))
+
+    def take(self, *, everything: bool = False) -> Iterator[tuple[Row, float, list[float]]]:
+        """Yield the steps that are due, in order: those sent at the reading before, or everything there is.
+
+        With the seconds that each took, the mean of those that were sent together.
+        """
+        if not everything and len(self._steps) < self.every:
             return
         kept = 0 if everything or self.every == 1 else 1
-        if self._rows:
-            # From a GPU it goes into pinned memory, and nobody waits for it.
-            numbers = torch.stack(self._numbers).to("cpu", non_blocking=True)
-            event = torch.cuda.Event() if self._device.type == "cuda" else None
-            if event:
-                event.record(torch.cuda.current_stream(self._device))
-            self._sent.append((self._rows, numbers, event))
-            self._rows, self._numbers = [], []
+        if self._steps:
+            rows, numbers = zip(*self._steps, strict=True)
+            # From CUDA it goes into pinned memory, and nobody waits for it.
+            sent = torch.stack(numbers).to("cpu", non_blocking=self._device.type == "cuda")
+            self._sent.append((rows, sent, self._mark()))
+            self._steps = []
         while len(self._sent) > kept:
-            rows, numbers, event = self._sent.pop(0)
-            if event:
-                event.synchronize()  # no wait for what was sent so long ago
-            yield from zip(rows, numbers.tolist(), strict=True)
+            rows, sent, mark = self._sent.pop(0)
+            if self._device.type == "cuda":
+                mark.synchronize()  # no wait for what was sent so long ago
+                seconds = self._since.elapsed_time(mark) / 1000
+            else:
+                seconds = mark - self._since
+            self._since = mark
+            yield from ((row, seconds / len(rows), each) for row, each in zip(rows, sent.tolist(), strict=True))

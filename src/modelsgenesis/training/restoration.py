@@ -9,12 +9,11 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from modelsgenesis.configs import PretrainingConfig
-from modelsgenesis.errors import GenesisError
-from modelsgenesis.files import reason_of
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.pretext.deformations import check_range
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.compilation import compiler_failure
 from modelsgenesis.training.trainer import Objective
 
 _MEAN_IMAGE_SAMPLES = 128
@@ -94,7 +93,7 @@ class Restoration(Objective):
         self.dataset, self.deformation = CheckedPatches(training), Deformation(config.pretext)
         self.config, self.hardware, self.reporter = config, hardware, reporter
         self.restored = torch.empty(0)
-        self._is_collapsed, self._fuses = False, True
+        self._is_collapsed, self._fuses, self._is_tried = False, True, False
         original = take_patches(validation, config.validation_samples)
         seeds = torch.arange(len(original), dtype=torch.int64) + _VALIDATION_SEED
         self.deformed, self.original = self.deformation(original, seeds)
@@ -114,18 +113,16 @@ class Restoration(Objective):
         seeds = torch.tensor(items, dtype=torch.int64) + (self.config.seed + 2) * _STRIDE
         self._fuses &= hasattr(network, "_orig_mod")  # as torch.compile's networks have: fused where the network is
         deformed, original = self._deform(self.hardware.place(batch), seeds)
-        restored = network(deformed)
-        return functional.mse_loss(restored.float(), original)
+        return functional.mse_loss(network(deformed).float(), original)
 
     def _deform(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        try:
+        if self._is_tried or not self._fuses:
             return self.deformation.deform(batch, seeds, compiles=self._fuses)
-        except (GenesisError, torch.OutOfMemoryError):
-            raise
+        self._is_tried = True
+        try:
+            return self.deformation.deform(batch, seeds, compiles=True)
         except Exception as error:  # torch's compiler, and what it calls, raise what they like
-            if not self._fuses:
-                raise
-            reason = reason_of(getattr(error, "inner_exception", error))
+            reason = compiler_failure(error)
         self._fuses = False
         self.reporter.note(f"compile: of the network alone, of the deformations it failed: {reason}")
         return self.deformation.deform(batch, seeds)
@@ -136,9 +133,7 @@ class Restoration(Objective):
             batches = map(self.hardware.place, self.deformed.split(self.config.batch_size))
             self.restored = torch.cat([network(batch).float().cpu() for batch in batches])
         # A collapsed network gives the same image whatever it sees: compare voxel by voxel between samples.
-        restored, original = (
-            images.std(dim=0, correction=0).mean().item() for images in (self.restored, self.original)
-        )
+        restored, original = (one.std(dim=0, correction=0).mean().item() for one in (self.restored, self.original))
         spread = restored / max(original, 1e-12)
         is_collapsed = len(self.original) > 1 and spread < _COLLAPSED
         if is_collapsed and not self._is_collapsed:  # said when it comes, and when it is over

@@ -1,7 +1,7 @@
 """Supervised training: the network to begin with, its patch, and the objectives of segmentation and classification."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -221,12 +221,12 @@ class SupervisedObjective(Objective):
 
     def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
         """Return the loss of images [b, c, *patch], what holds for them, and how to augment them, if at all."""
-        device = self.hardware.device
-        device = torch.device("cpu") if device.type == "mps" else device  # Metal resamples no volumes
+        # Metal resamples no volumes.
+        hardware = Hardware(torch.device("cpu")) if self.hardware.device.type == "mps" else self.hardware
         image, truth, *changes = batch
-        image, truth = (one.to(device, non_blocking=True) for one in (image, truth))
+        image, truth = map(hardware.place, (image, truth))
         for change in changes:
-            image, truth = augment(image, truth, Change(*(one.to(device, non_blocking=True) for one in change)))
+            image, truth = augment(image, truth, Change(*map(hardware.place, change)))
         if self.frozen is not None:
             self.frozen.eval()  # the loop put it into training mode with the rest
         return self.criterion(network(self.hardware.place(image)).float(), truth.to(self.hardware.device))
@@ -292,17 +292,15 @@ class Segmentation(SupervisedObjective):
         # Where it is undefined every network is as good, and the newest is kept.
         return -math.inf if math.isnan(overall) else -overall, {"dice": overall, **each, "loss": loss.value()}
 
-    def _groups(self, network: nn.Module) -> list[list[PreparedCase]]:
-        """Return the validation cases; planes of one shape together, a few of which leave a GPU idle."""
+    def _groups(self, network: nn.Module) -> Iterator[list[PreparedCase]]:
+        """Yield the validation cases; planes of one shape together, a few of which leave a GPU idle."""
         mixing = getattr(network_config(network).unet, "statistics", None) == "batch"  # a plane would change the others
         groups: dict[Any, list[PreparedCase]] = {}
         for number, case in enumerate(self.validation):
             groups.setdefault(number if mixing or case.label.ndim > 2 else case.label.shape, []).append(case)
-        parts: list[list[PreparedCase]] = []
         for group in groups.values():
             count = max(_PLANES // group[0].label.size, 1)
-            parts += [group[first : first + count] for first in range(0, len(group), count)]
-        return parts
+            yield from (group[first : first + count] for first in range(0, len(group), count))
 
 
 class _PooledLoss:

@@ -24,14 +24,14 @@ from torch.utils.data import Dataset
 
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.errors import ConfigurationError, GenesisError, Interrupted, TrainingError
-from modelsgenesis.files import parsing, reason_of
+from modelsgenesis.errors import ConfigurationError, Interrupted, TrainingError
+from modelsgenesis.files import parsing
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import enable_activation_checkpointing, synchronise_batch_norm
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import distributed
 from modelsgenesis.training.bundles import describe_environment
-from modelsgenesis.training.compilation import is_to_compile
+from modelsgenesis.training.compilation import compiler_failure, is_to_compile
 from modelsgenesis.training.readings import Readings
 from modelsgenesis.training.run import LAST_NAME, VALIDATION_NAME, Progress, Run, check_config, compare
 from modelsgenesis.training.steps import Optimization, load_batches
@@ -113,10 +113,12 @@ class Trainer:
         self.size = len(self.objective.dataset)  # pyright: ignore[reportArgumentType]
         self.optimization = Optimization(self.network, config, size=self.size, pretrained=self.pretrained)
         self.steps = self.optimization.steps
+        self._gpus = [device] if device.type == "cuda" else []
         self._must_compile = config.compile is True
         self.validate_every = config.validate_every or self.optimization.per_epoch
         self._recent: deque[tuple[float, float]] = deque(maxlen=10)  # seconds of a step, and of waiting for its batch
         self._random: list[dict[str, Any]] = []  # of the checkpoint that a run goes on from, by rank
+        self._before: dict[str, str] = {}  # what made that checkpoint
         self.readings = Readings(device)
         self._began = time.monotonic()
 
@@ -134,14 +136,16 @@ class Trainer:
         weights, left = sum(p.numel() for p in self.network.parameters()), self.steps - self.progress.step
         compiled = is_to_compile(self.config, self.hardware, weights, left, self.reporter)
         self.config = config = self.config.override(compile=compiled)
-        gpus = [self.hardware.device] if self.hardware.device.type == "cuda" else []
+        # What a result to the bit depends on besides the configuration.
+        if changes := compare(self._before, self._versions()):
+            self.reporter.note(f"resuming, though perhaps not to the bit: {'; '.join(changes)}")
         self.reporter.begin("training", self.steps, self.progress.step)
         self.reporter.best(self.progress.best_step, self.progress.metrics)
-        for device in gpus:
+        for device in self._gpus:
             torch.cuda.reset_peak_memory_stats(device)
         place = explained(self.network, config, self.run.folder, lambda: self.progress.step + 1)
         # Dropout draws from the global generators; the caller gets theirs back as they were.
-        with graceful_stop() as signals, torch.random.fork_rng(gpus), self.hardware.products(), place:
+        with graceful_stop() as signals, torch.random.fork_rng(self._gpus), self.hardware.products(), place:
             torch.manual_seed(config.seed + distributed.rank() * 1_000_003)  # far apart: no two processes alike
             if len(self._random) > distributed.rank():  # of a resumed run, unless it has more processes now
                 self._set_random(self._random[distributed.rank()])
@@ -155,13 +159,13 @@ class Trainer:
                     signum = self._step(batches, signals)
                     step = self.progress.step
                     is_validated = step % self.validate_every == 0 or step == self.steps
-                    is_due = bool(config.checkpoint_every) and step % cast("int", config.checkpoint_every) == 0
-                    is_saved = bool(signum) or is_validated or is_due
+                    is_saved = bool(signum) or is_validated or step % (config.checkpoint_every or math.inf) == 0
                     self._report(everything=is_saved)
                     if is_validated:
                         self.progress = distributed.on_rank_zero(self._validate)
                     if is_saved:
                         self.save()
+                        self.readings.begin()
                     if signum:
                         self.reporter.end()
                         raise Interrupted(
@@ -178,10 +182,10 @@ class Trainer:
         self._set_limit()
         self._plain = self.network
         if distributed.world_size() > 1:  # gradients become the mean over the processes
-            gpus = [self.hardware.device] if self.hardware.device.type == "cuda" else None
-            self._plain = nn.parallel.DistributedDataParallel(self.network, device_ids=gpus)
+            self._plain = nn.parallel.DistributedDataParallel(self.network, device_ids=self._gpus or None)
         self._called = cast("nn.Module", torch.compile(self._plain)) if compiled else self._plain
         self._is_tried = not compiled
+        self.readings.begin()
 
     def _step(self, batches: Iterator[tuple[Any, list[int]]], signals: list[int]) -> int:
         """Learn from a batch; return a signal that one of the processes received, else 0. A GPU is not waited for."""
@@ -194,11 +198,7 @@ class Trainer:
         loss = self._learn(batch, items)
         numbers = self.optimization.finish(step - 1, distributed.mean(loss))
         self.progress.step = step
-        self._recent.append((time.perf_counter() - began, waited))
-        spent, waited = map(sum, zip(*self._recent, strict=True))
-        speed = self.config.batch_size * len(self._recent) / spent
-        row = {"step": step, "learning_rate": rate, "speed": speed, "waiting": waited / spent}
-        self.readings.add(row, numbers)
+        self.readings.add((step, rate, waited), numbers)
         # Every process ends with the status of the signal, whichever of them received it.
         asked = distributed.world_size() == 1 or step % self.readings.every == 0
         return max(distributed.gather(max(signals, default=0))) if asked else 0
@@ -211,10 +211,8 @@ class Trainer:
         buffers, random = [(buffer, buffer.clone()) for buffer in self.network.buffers()], self._random_state()
         try:
             return self._differentiate(batch, items)
-        except (GenesisError, torch.OutOfMemoryError):
-            raise
         except Exception as error:  # torch's compiler, and what it calls, raise what they like
-            reason = reason_of(getattr(error, "inner_exception", error))
+            reason = compiler_failure(error)
             if self._must_compile:
                 raise ConfigurationError(f"compile: the first step failed: {reason}; set compile=false") from error
         self.reporter.note(f"compile: off, it failed: {reason}")
@@ -236,7 +234,8 @@ class Trainer:
         first = self.progress.first_losses
         # At once when the limit can be told: the device has to know it from the first step that it holds for.
         is_full = len(first) < FIRST_LOSSES <= len(first) + self.readings.pending
-        for row, (loss, norm) in self.readings.take(everything=everything or is_full):
+        for (step, rate, waited), spent, (loss, norm) in self.readings.take(everything=everything or is_full):
+            self._recent.append((spent, waited))
             if len(first) < FIRST_LOSSES:
                 first.append(loss)
             problem = ""
@@ -249,14 +248,16 @@ class Trainer:
             if problem:
                 with distributed.raise_if_any_failed():  # every process has it, and rank 0 alone reports it
                     raise DivergenceError(
-                        f"{problem} at step {row['step']} with learning rate {row['learning_rate']:g}: lower it or set "
+                        f"{problem} at step {step} with learning rate {rate:g}: lower it or set "
                         "clip_norm in a new run; the best network so far and the last checkpoint are in "
                         f"{self.run.folder}, and --init continues from it"
                     )
-            told = {"loss": loss, "samples_per_second": round(row["speed"], 2)}
+            seconds, share = map(sum, zip(*self._recent, strict=True))
+            speed = self.config.batch_size * len(self._recent) / seconds
+            told = {"loss": loss, "samples_per_second": round(speed, 2)}
             if distributed.rank() == 0:
-                self.run.log_step({"step": row["step"], "learning_rate": row["learning_rate"], **told})
-            self.reporter.step(row["step"], loss, row["speed"], row["waiting"])
+                self.run.log_step({"step": step, "learning_rate": rate, **told})
+            self.reporter.step(step, loss, speed, share / seconds)
         if is_full:
             self._set_limit()
 
@@ -288,13 +289,11 @@ class Trainer:
 
         Everything else that is random draws from a generator of its own, seeded by what it is for.
         """
-        device = self.hardware.device
-        on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return {"cpu": torch.get_rng_state(), "cuda": on_device}
+        return {"cpu": torch.get_rng_state(), "cuda": next(map(torch.cuda.get_rng_state, self._gpus), None)}
 
     def _set_random(self, state: dict[str, Any]) -> None:
         torch.set_rng_state(state["cpu"])
-        if self.hardware.device.type == "cuda" and state["cuda"] is not None:
+        if self._gpus and state["cuda"] is not None:
             torch.cuda.set_rng_state(state["cuda"], self.hardware.device)
 
     def save(self) -> None:
@@ -311,9 +310,7 @@ class Trainer:
                     f"in a new run, the checkpoint in {self.run.folder} is from before"
                 )
         self.progress.seconds = time.monotonic() - self._began
-        if self.hardware.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.hardware.device)
-            self.progress.peak_memory = max(self.progress.peak_memory, peak)
+        self.progress.peak_memory = max([self.progress.peak_memory, *map(torch.cuda.max_memory_allocated, self._gpus)])
         state = {  # the place in the schedule and in the data follows from the step
             "network": weights,
             "optimizer": self.optimization.optimizer.state_dict(),
@@ -321,9 +318,12 @@ class Trainer:
             "size": self.size,
             "random": random,
             "config": self.config.to_dict(),
-            "versions": {"modelsgenesis": __version__, **describe_environment(self.hardware, self.config)},
+            "versions": self._versions(),
         }
         distributed.on_rank_zero(partial(self.run.save_checkpoint, state))
+
+    def _versions(self) -> dict[str, str]:
+        return {"modelsgenesis": __version__, **describe_environment(self.hardware, self.config)}
 
     def resume(self) -> None:
         """Take up the state of the run's newest checkpoint, or begin if none was written yet.
@@ -347,10 +347,7 @@ class Trainer:
                 self.optimization.optimizer.load_state_dict(state["optimizer"])
                 self.progress, self._random = Progress(**state["progress"]), state["random"]
                 self._began -= self.progress.seconds
-                # What a result to the bit depends on besides the configuration.
-                now = {"modelsgenesis": __version__, **describe_environment(self.hardware, self.config)}
-                if changes := compare(state["versions"], now):
-                    self.reporter.note(f"resuming, though perhaps not to the bit: {'; '.join(changes)}")
+                self._before = dict(state["versions"])
         lost = distributed.on_rank_zero(partial(self.run.truncate_logs, self.progress.step))
         if lost:
             self.reporter.note(lost)

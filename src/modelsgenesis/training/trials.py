@@ -189,8 +189,7 @@ def run_trials(
         Interrupted: A signal came; the trials that had not ended are lost, the others were yielded.
     """
     if jobs <= 1 or len(trials) <= 1:
-        for trial in trials:
-            yield trial, _attempt(trial, train)
+        yield from ((trial, _attempt(trial, train)) for trial in trials)
         return
     # As many trials at once as there are processes: a queue of the pool would begin others after an interruption.
     waiting, at_work = deque(trials), dict[Future[Record], Trial]()

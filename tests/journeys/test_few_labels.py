@@ -26,8 +26,14 @@ def labelled(user):
 
 
 def test_pretraining_is_held_against_scratch(user, labelled):
-    user.types(f"modelsgenesis pretrain data -o runs/own --modality mri {TINY} --set validation_samples=2")
+    pretrain = f"modelsgenesis pretrain data --modality mri {TINY} --set validation_samples=2"
     line = f"modelsgenesis compare data --init scratch --init own=runs/own --labels 1,2 --runs 1 --modality mri {TINY}"
+    user.types(f"{pretrain} -o runs/hasty")
+    refused = user.types(f"{line.replace('runs/own', 'runs/hasty')} -o runs/compared", expect=1)
+    assert "has seen 1 of the 1 test patient" in refused.stderr
+    user.types(f"modelsgenesis finetune data --init scratch --modality mri {TINY} --set validate_every=2 -o runs/split")
+    user.types(f"{pretrain} --set data.exclude_test_cases=runs/split/split.json -o runs/own")
+    line += " --split runs/split/split.json"
     said = user.types(f"{line} -o runs/compared --set validate_every=2")
     assert "## Every metric" in said.stdout
     folder = user.home / "runs" / "compared"

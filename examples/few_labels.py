@@ -25,6 +25,7 @@ from modelsgenesis.training.splits import read_split
 
 def draw(case: LabelledCase, data: LabelledData, found: dict[str, np.ndarray]) -> np.ndarray:
     """Return a slice twice, uint8 [rows, columns, 3]: the truth solid; dashed what was found with and without."""
+    assert case.mask is not None, f"{case.name} has no label map; name data with masks"
     scan, mask = case.images[0].read(), read_mask(case.mask)
     truth = np.isin(mask.array, [value for values in data.values[1:] for value in values])
     maps = {"truth": truth, "predicted": found["with"] > 0, "without": found["without"] > 0}

@@ -24,18 +24,10 @@ from modelsgenesis.configs import FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.training import SCRATCH, LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, PreparedCases, digest_files
-from modelsgenesis.errors import (
-    ConfigurationError,
-    DataError,
-    Interrupted,
-    TrainingError,
-    counted,
-    did_you_mean,
-    require,
-)
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
 from modelsgenesis.figures.charts import save_chart, validation_curve
 from modelsgenesis.figures.comparisons import comparison_chart
-from modelsgenesis.files import parsing, read_json, sha256_of, write_atomically, write_csv, write_json
+from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import FinetuningOptions, begin_finetuning, resolve_config
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.metrics.comparison_texts import comparison_report, comparison_table, remarks_of_runs
@@ -45,17 +37,10 @@ from modelsgenesis.models import GenesisModel, as_source, load, public_name, spl
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.reports import Renewals, write_report
 from modelsgenesis.training.bundles import try_drawing
+from modelsgenesis.training.leakage import refuse_seen
 from modelsgenesis.training.results import read_rows, read_test_results, summary_options
-from modelsgenesis.training.run import RUN_NAME, VALIDATION_NAME
-from modelsgenesis.training.splits import (
-    Split,
-    check_split,
-    choose_labelled,
-    count_split,
-    read_split,
-    seen_patients,
-    split_cases,
-)
+from modelsgenesis.training.run import VALIDATION_NAME
+from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
 from modelsgenesis.training.supervised import PATCH_VOXELS
 from modelsgenesis.training.trials import Record, Records, Trial, file_name, jobs_at_once, run_trials
 
@@ -262,7 +247,7 @@ def compare(
         reporter.note(note)
     with closing(Records(output)) as records, records.work_folder() as work:
         fetch = partial(load, progress=reporter.download, **download)
-        check = partial(_refuse_seen, data=labelled, split=split, pattern=pattern, reporter=reporter)
+        check = partial(refuse_seen, data=labelled, split=split, pattern=pattern, reporter=reporter)
         arms, seen = _load_arms(comparison.arms, labelled, config, work / "weights", fetch, check)
         models = records.folder / "models" if keep_models else None
         job = _Job(comparison, config, labelled, split, arms, work, models, device, strict)
@@ -344,42 +329,6 @@ def _load_arms(
             own = own.override(patch_size=own.patch_size[:2])  # two sides of what arms of three share
         arms[arm.name] = own.override(init=source, from_scratch=arm.init == SCRATCH and source is not None)
     return arms, {arm.name: seen[arm.init] for arm in listed if arm.init in seen}
-
-
-def _refuse_seen(
-    init: str, bundle: Bundle, data: LabelledData, split: Split, pattern: str | None, reporter: Reporter
-) -> str:
-    """Refuse weights that learnt from test patients, as far as their run says; return what is known.
-
-    Scans that are only called as those of a test patient are a warning: many data sets have an `images/001`.
-
-    Raises:
-        DataError: Test patients are among those that the run trained or validated on.
-    """
-    path, provenance = Path(init).expanduser() / RUN_NAME, bundle.config.provenance
-    facts, finetuned, alike = provenance.data, provenance.origin == "finetuned", set[str]()
-    if not path.is_file():
-        left_out = facts.get("left_out_test_scans")
-        told = f"its pretraining left out {left_out} scans that a split keeps for testing"
-        return told if left_out else "whether it has seen test patients is not recorded"
-    with parsing(path, DataError, remedy="restore it"):
-        parts = read_json(path, DataError)["split"]
-        listed = {*parts["training"], *parts["validation"]}
-        seen = {case.patient for case in data.cases if case.name in listed and facts.get("name") == data.name}
-        if not finetuned:  # which lists cases and not files
-            seen, alike = seen_patients(listed, data, pattern)
-    test = {case.patient for case in data.cases if case.name in split.test}
-    of_all = f"of the {counted(len(test), 'test patient')}, such as"
-    if found := sorted(seen & test):
-        what = f"{init}: has seen {len(found)} {of_all} {found[0]!r}"
-        how = "fine-tune it" if finetuned else "pretrain it with data.exclude_test_cases=SPLIT.json"
-        raise DataError(f"{what}: its figures would be too good; {how} and compare with the same --split SPLIT.json")
-    if found := sorted(alike & test):
-        told = f"its run lists scans called as those of {len(found)} {of_all} {found[0]!r}"
-        reporter.note(f"warning: {init}: {told}: if they are the same, its figures are too good")
-        return told
-    whole = facts.get("name") == data.name if finetuned else pattern
-    return f"its run lists no {'scan of a test patient' if whole else 'file of a test case'}"
 
 
 def _describe(arm: FinetuningConfig) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def test_the_deformations_of_four_seeds_are_pinned() -> None:
 
 def test_a_deformation_is_added_by_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def invert(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
-        applied = uniform(draw_words(seeds, "invert", 1)[:, 0]) < config.others["invert"]
+        applied = uniform(draw_words(seeds, "invert", 1, device=batch.device)[:, 0]) < config.others["invert"]
         return torch.where(applied.view(-1, 1, 1, 1), 1 - batch, batch)
 
     config = apply_settings(SCHEMES["identity"], ["others.invert=0.5"])

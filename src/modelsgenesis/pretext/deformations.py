@@ -313,7 +313,8 @@ def draw_boxes(shape: Sequence[int], seeds: Seeds, config: PretextConfig) -> tup
 
 # In the order in which they follow one another. A new deformation is a function and a line here: its probability is
 # `config.others["name"]`, which `--set pretext.others.name=0.5` sets, and its random numbers are those of
-# `draw_words(seeds, "name", ...)`. Runs and cards record it, and what the other deformations draw stays as it is.
+# `draw_words(seeds, "name", ..., device=batch.device)`, as seeds may lie on the CPU. Runs and cards record it, and what
+# the other deformations draw stays as it is.
 DEFORMATIONS: dict[str, Callable[[Tensor, Seeds, PretextConfig], Tensor]] = {
     "shuffle": shuffle,
     "intensity": change_intensity,

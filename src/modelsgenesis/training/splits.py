@@ -1,11 +1,8 @@
 """Which patients are for what in supervised training."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +11,6 @@ import numpy as np
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.configs.base import shown
 from modelsgenesis.configs.training import count_labelled
-from modelsgenesis.data.finding import find_patients
-from modelsgenesis.data.reading import file_stem
 from modelsgenesis.errors import ConfigurationError, DataError, require, some
 from modelsgenesis.files import read_json, write_json
 
@@ -184,42 +179,6 @@ def check_split(split: Split, data: "LabelledData") -> None:
             first = place.setdefault(patient, part)
             told = f"the split has {patient!r} in two parts, {first} and {part}; a patient belongs to one part"
             require(first == part, DataError, told)
-
-
-def seen_patients(names: Iterable[str], data: "LabelledData", pattern: str | None = None) -> tuple[set[str], set[str]]:
-    """Return the patients of a data set of whom a pretraining saw a scan, by the files that its `run.json` lists.
-
-    Args:
-        names: The scans, as messages call them.
-        data: The data set.
-        pattern: Tells a patient from the name of a file, as of `find_patients`; without it only the files of the data
-            set are looked for, and not other scans of its patients.
-
-    Returns:
-        Those of whom it is sure: the file is the same or has the same content, or lies in a folder of the data set and
-        is named by the pattern; and others, whose scans are only called alike, with their folder or by the pattern.
-    """
-    images: dict[tuple[str, str], list[tuple[str, Path]]] = {}
-    for patient, path in ((case.patient, image.path) for case in data.cases for image in case.images):
-        images.setdefault(_place(path), []).append((patient, path))
-    folders = {path.parent.resolve() for found in images.values() for _, path in found}
-    sure, alike = set[str](), set[str]()
-    for name in set(names):
-        path = Path(re.sub(r" \[.*\]$", "", name))  # of a series or one of several volumes
-        for patient, image in images.get(_place(path), ()):
-            if not (path.is_file() and image.is_file() and path.suffix == image.suffix):
-                alike.add(patient)
-            elif cmp(path, image, shallow=False):
-                sure.add(patient)
-        if pattern:
-            here = path.exists() and path.parent.resolve() in folders
-            with suppress(DataError):  # another data set names its patients otherwise
-                (sure if here else alike).update(find_patients([path], pattern)[0])
-    return sure, alike - sure
-
-
-def _place(path: Path) -> tuple[str, str]:
-    return path.absolute().parent.name, file_stem(path)
 
 
 def count_split(split: Split, data: "LabelledData") -> dict[str, dict[str, Any]]:

@@ -158,8 +158,8 @@ def test_recipes_and_schemes_by_name():
     assert (config.steps, config.epochs, config.learning_rate) == (7, None, 1.0)
     with pytest.raises(ConfigurationError, match="recipe: received 'smal'; did you mean small"):
         pretraining_recipe("smal")
-    with pytest.raises(ConfigurationError, match="scheme: received 'VI'; did you mean"):
-        pretraining_recipe("small", scheme="VI")
+    with pytest.raises(ConfigurationError, match="scheme: received 'VII'; did you mean"):
+        pretraining_recipe("small", scheme="VII")
 
 
 def test_schemes_are_those_of_the_ablation():
@@ -170,3 +170,6 @@ def test_schemes_are_those_of_the_ablation():
     assert [chances[name][:2] for name in ("identity", "I", "II", "I+II")] == [(0, 0), (0, 0.9), (0.5, 0), (0.5, 0.9)]
     painted = [(0, 0, 0.9, 0), (0, 0, 0.9, 1), (0, 0, 0.9, 0.2), (0.5, 0.9, 0.9, 0.2)]
     assert [chances[name] for name in ("III", "IV", "III+IV", "V")] == painted
+    # Implants are not of the paper: a scheme of their own has them, and no other.
+    assert [name for name, one in SCHEMES.items() if one.implant_probability] == ["VI"]
+    assert chances["VI"][:3] == (0, 0, 0)

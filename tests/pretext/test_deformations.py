@@ -80,7 +80,7 @@ def test_a_deformation_is_added_by_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 @given(shape=st.lists(st.integers(1, 24), min_size=2, max_size=3), seed=st.integers(-(2**63), 2**63 - 1))
 def test_any_shape_and_seed_stays_in_range(shape: list[int], seed: int) -> None:
     batch = torch.rand(1, 1, *shape)
-    for config in (PretextConfig(shuffle_windows=20, shuffle_fraction=3), SCHEMES["III"], SCHEMES["IV"]):
+    for config in (PretextConfig(shuffle_windows=20, shuffle_fraction=3), SCHEMES["III"], SCHEMES["IV"], SCHEMES["VI"]):
         deformed, target = Deformation(config)(batch, torch.tensor([seed]))
         assert deformed.shape == target.shape == batch.shape
         assert 0 <= deformed.min() <= deformed.max() <= 1
@@ -91,7 +91,7 @@ def test_any_shape_and_seed_stays_in_range(shape: list[int], seed: int) -> None:
 def test_a_scheme_does_its_deformations_only(name: str) -> None:
     config, batch = SCHEMES[name], ramps(60, 24, 24)
     seeds = MANY[:60]
-    steps, kinds = (flip, shuffle, change_intensity, paint), ("shuffle", "intensity", "painting")
+    steps, kinds = (flip, *DEFORMATIONS.values()), DEFORMATIONS
     changes = [not torch.equal(deform(batch, seeds, config), batch) for deform in steps]
     assert changes == [True, *(getattr(config, f"{kind}_probability") > 0 for kind in kinds)]
     assert torch.equal(*Deformation(config)(batch, seeds)) is (name == "identity")

@@ -9,13 +9,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fake_device import Counting, fake_cuda
-from modelsgenesis.configs import PretextConfig
+from modelsgenesis.configs import SCHEMES, PretextConfig
 from modelsgenesis.hardware import Hardware
-from modelsgenesis.pretext import Deformation, deformations, draw_seeds, random, shuffling
+from modelsgenesis.pretext import Deformation, deformations, draw_seeds, implants, random, shuffling
 from modelsgenesis.training.readings import Readings
 
 KEPT = [
-    value for module in (random, deformations, shuffling) for value in vars(module).values() if hasattr(value, "forget")
+    value
+    for module in (random, deformations, implants, shuffling)
+    for value in vars(module).values()
+    if hasattr(value, "forget")
 ]
 
 
@@ -29,18 +32,24 @@ def forgotten() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("shape", "seeds_on", "most"), [((6, 1, 64, 64, 32), "cpu", 125), ((6, 2, 96, 96), "cuda", 240)]
+    ("shape", "seeds_on", "scheme", "most"),
+    [
+        ((6, 1, 64, 64, 32), "cpu", "V", 125),
+        ((6, 2, 96, 96), "cuda", "V", 240),
+        ((6, 1, 64, 64, 32), "cpu", "VI", 245),
+    ],
 )
 def test_deforming_a_batch_never_waits_and_takes_few_operators(
-    shape: tuple[int, ...], seeds_on: str, most: int
+    shape: tuple[int, ...], seeds_on: str, scheme: str, most: int
 ) -> None:
     shuffling.window_table(shape[2:], 10, torch.device("cpu"))  # made once, and only then sent to the device
     counting = Counting()
     with fake_cuda() as empty:
         batch, seeds = empty(shape), torch.empty(shape[0], dtype=torch.int64, device=seeds_on)
-        Deformation().deform(batch, seeds)  # sends what is kept there
+        deform = Deformation(SCHEMES[scheme]).deform
+        deform(batch, seeds)  # sends what is kept there
         with counting:
-            deformed, target = Deformation().deform(batch, seeds)
+            deformed, target = deform(batch, seeds)
     assert deformed.device.type == target.device.type == "cuda"
     assert deformed.shape == target.shape == shape
     assert 50 < counting.operators.total() <= most
@@ -92,10 +101,11 @@ def test_only_cuda_is_sent_to_without_waiting(monkeypatch: pytest.MonkeyPatch, d
 
 
 @pytest.mark.slow
-def test_the_compiler_takes_the_deformations_of_a_device_whole() -> None:
+@pytest.mark.parametrize("scheme", ["V", "VI"])
+def test_the_compiler_takes_the_deformations_of_a_device_whole(scheme: str) -> None:
     """On the meta device, of shapes alone; fusing them for a CPU takes a minute."""
     batch, seeds = torch.empty(6, 1, 32, 32, 16, device="meta"), torch.empty(6, dtype=torch.int64, device="meta")
-    deform = Deformation()
+    deform = Deformation(SCHEMES[scheme])
     deform._deform(batch, seeds)
     compiled = torch.compile(deform._deform, backend="aot_eager", fullgraph=True, dynamic=False)
     with torch.no_grad():

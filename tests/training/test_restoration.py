@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig
+from modelsgenesis.configs import SCHEMES, GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import GenesisUNet
 from modelsgenesis.reporting import Reporter
@@ -63,6 +63,24 @@ def test_deformations_are_a_function_of_item_and_seed():
     batch, network = torch.stack([Waves()[3], Waves()[5]]), GenesisUNet(CONFIG.network)
     first, again, later = (objective.loss(network, batch, items).item() for items in ([3, 5], [3, 5], [11, 13]))
     assert first == again != later
+
+
+@pytest.mark.parametrize("scheme", ["VI", "identity"])
+def test_the_deformed_voxels_count_again_by_their_weight(scheme):
+    batch, network = torch.stack([Waves()[3], Waves()[5]]), nn.Identity()
+    plain, weighed = (
+        restoration(pretext=SCHEMES[scheme], deformed_weight=weight).loss(network, batch, [3, 5]).item()
+        for weight in (0, 0.5)
+    )
+    if scheme == "identity":  # nothing is deformed, and nothing divided by nothing
+        assert plain == weighed == 0
+        return
+    # The network returns what it sees, so that every error lies in the deformed voxels: by their share it is larger.
+    objective = restoration(pretext=SCHEMES[scheme])
+    deformed, original = objective.deformation(batch, torch.tensor([3, 5]) + 2 * 2**40)
+    share = ((deformed - original).abs() > 1e-3).float().mean().item()
+    assert 0 < share < 0.5
+    assert weighed == pytest.approx(plain * (1 + 0.5 / share), rel=1e-3)
 
 
 def test_deformations_that_cannot_be_compiled_are_said_once_and_done_all_the_same(monkeypatch):

@@ -146,6 +146,8 @@ class PretextConfig(Config):
         inpainting_share: Share of the painted samples that is in-painted; the others are out-painted.
         painting_fill: Value of painted voxels: noise, one value per voxel, as in the release, or one constant per
             sample, as in the paper.
+        implant_probability: Chance of implants: ellipsoids of one grey value each, as foreign to a patch as a nodule
+            is to a lung; not of the paper.
         others: Probability of each further deformation, by its name in `pretext.deformations.DEFORMATIONS`.
     """
 
@@ -158,6 +160,7 @@ class PretextConfig(Config):
     painting_probability: Share = 0.9
     inpainting_share: Share = 0.2
     painting_fill: Literal["noise", "constant"] = "noise"
+    implant_probability: Share = 0.0
     others: dict[str, Share] = field(default_factory=dict)
 
 
@@ -179,9 +182,10 @@ SCHEMES: dict[str, PretextConfig] = {
     "I+II": _FLIPS.override(intensity_probability=0.9, shuffle_probability=0.5),
     "III+IV": _FLIPS.override(painting_probability=0.9),
     "V": PretextConfig(),
+    "VI": _FLIPS.override(implant_probability=1.0),
 }
 """Ablation of Zhou et al. 2019: I non-linear intensity, II local shuffling, III out-painting, IV in-painting, V all;
-`identity` deforms nothing (an autoencoder, the control)."""
+`identity` deforms nothing (an autoencoder, the control). VI is not of the paper: implants alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +216,8 @@ class PretrainingConfig(TrainingConfig):
         data: The scans.
         network: The network to train; with `init` that of the weights.
         pretext: The deformations.
+        deformed_weight: Of the mean squared error over the deformed voxels, in addition to that over all; with 0, as in
+            the paper, what is merely to be copied counts most.
         patch_size: Voxels of a patch along each axis.
         samples_per_scan: Patches of each scan per epoch.
         rule: Patches that are rejected: `"lung"` as in 2019, `"foreground"` nearly empty ones, `"none"`.
@@ -222,6 +228,7 @@ class PretrainingConfig(TrainingConfig):
     data: PretrainingDataConfig = PretrainingDataConfig()
     network: UNetConfig = GENESIS_UNET_SMALL
     pretext: PretextConfig = PretextConfig()
+    deformed_weight: NonNegativeFloat = 0.0
     patch_size: Sides = (64, 64, 32)
     samples_per_scan: Positive = 32
     rule: Literal["lung", "foreground", "none"] = "foreground"

@@ -1,4 +1,4 @@
-"""The deformations in their order: flip, local shuffling, non-linear intensity, in- or out-painting.
+"""The deformations in their order: flip, local shuffling, non-linear intensity, in- or out-painting, implants.
 
 Each is a function of a batch, a seed per sample and the configuration, and draws random numbers from a stream of its
 own. `DEFORMATIONS` lists those that only the input of the network sees; a flip is one of input and target alike.
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.errors import ConfigurationError, ShapeError, require
+from modelsgenesis.pretext.implants import implant
 from modelsgenesis.pretext.random import (
     GOLDEN_32,
     Seeds,
@@ -319,4 +320,5 @@ DEFORMATIONS: dict[str, Callable[[Tensor, Seeds, PretextConfig], Tensor]] = {
     "shuffle": shuffle,
     "intensity": change_intensity,
     "painting": paint,
+    "implant": implant,
 }

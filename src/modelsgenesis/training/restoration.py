@@ -17,6 +17,7 @@ from modelsgenesis.training.compilation import compiler_failure
 from modelsgenesis.training.trainer import Objective
 
 _MEAN_IMAGE_SAMPLES = 128
+_UNCHANGED = 1e-3  # a smaller change of a value is no deformation
 _COLLAPSED = 0.02  # of the originals' spread; networks that learn are above 0.1 from the first validation on
 
 # Seeds of the deformations: those of validation count up from here, those of training from (seed + 2) * 2**40. So the
@@ -109,11 +110,20 @@ class Restoration(Objective):
             )
 
     def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
-        """Deform [b, c, *patch] on the device and return the mean squared error of the restoration."""
+        """Deform [b, c, *patch] on the device and return the mean squared error of the restoration.
+
+        With `deformed_weight` that of the deformed voxels alone is added.
+        """
         seeds = torch.tensor(items, dtype=torch.int64) + (self.config.seed + 2) * _STRIDE
         self._fuses &= hasattr(network, "_orig_mod")  # as torch.compile's networks have: fused where the network is
         deformed, original = self._deform(self.hardware.place(batch), seeds)
-        return functional.mse_loss(network(deformed).float(), original)
+        restored = network(deformed).float()
+        loss = functional.mse_loss(restored, original)
+        if self.config.deformed_weight:
+            is_deformed = ((deformed - original).abs() > _UNCHANGED).float()
+            error = ((restored - original) ** 2 * is_deformed).sum() / is_deformed.sum().clamp_min(1)
+            loss = loss + self.config.deformed_weight * error
+        return loss
 
     def _deform(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         if self._is_tried or not self._fuses:

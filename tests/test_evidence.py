@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from modelsgenesis.configs import pretraining_recipe
 from modelsgenesis.training.splits import read_split
 from simulated_comparison import draw_records, results_of
 
@@ -40,9 +41,12 @@ def test_a_target_names_recorded_splits_of_whole_patients_and_fits_them(protocol
     patients = {pattern.search(case)[1] for case in split.training}
     assert int(target.labels[-1]) <= len(patients)
     assert patients.isdisjoint(pattern.search(case)[1] for case in (*split.validation, *split.test))
-    full, quick = (protocol.plan_of(target, quick=quick) for quick in (False, True))
+    full, small, quick = (protocol.plan_of(target, scale) for scale in ("full", "small", "quick"))
     assert (full.runs, len(full.budgets)) == (10, 3)
-    assert quick.runs >= 3
+    assert (small.runs, quick.runs) == (10, 3)
+    for plan in (full, small, quick):
+        config = pretraining_recipe("small", settings=plan.pretraining)
+        assert config.network.dims == len(config.patch_size) == target.dims
 
 
 def tuned(results, mean):

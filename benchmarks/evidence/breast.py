@@ -1,6 +1,6 @@
 """Breast ultrasound told normal, benign or malignant. Data: BreastUS, of BUSI; its patients are not known.
 
-python benchmarks/evidence/breast.py DATA --output RUNS [--quick]
+python benchmarks/evidence/breast.py DATA --output RUNS [--small | --quick]
 """
 
 from protocol import SPLITS, Target, main

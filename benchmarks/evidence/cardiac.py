@@ -1,6 +1,6 @@
 """Ventricles and myocardium on short-axis MR, slice by slice. Data: CardiacMR, whose weights may not be published.
 
-python benchmarks/evidence/cardiac.py DATA --output RUNS [--quick]
+python benchmarks/evidence/cardiac.py DATA --output RUNS [--small | --quick]
 
 Two volumes are of one patient: the split and the labelled patients are patients.
 """

@@ -1,6 +1,6 @@
 """Chest X-rays told with a finding of pneumonia from without one. Data: chestxray8, of ChestX-ray8.
 
-python benchmarks/evidence/chestxray8.py DATA --output RUNS [--quick]
+python benchmarks/evidence/chestxray8.py DATA --output RUNS [--small | --quick]
 
 The grey values alone tell the classes apart to some degree: pretraining leaves the intensity map out.
 """

@@ -1,6 +1,6 @@
 """The hippocampus and its two parts on MR. Data: Task04_Hippocampus of the Medical Segmentation Decathlon.
 
-python benchmarks/evidence/hippocampus.py DATA --output RUNS [--quick]
+python benchmarks/evidence/hippocampus.py DATA --output RUNS [--small | --quick]
 """
 
 from protocol import SPLITS, Target, main

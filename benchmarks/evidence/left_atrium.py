@@ -1,6 +1,6 @@
 """The left atrium on late-enhancement MR. Data: LeftAtrium, whose weights may not be published.
 
-python benchmarks/evidence/left_atrium.py DATA --output RUNS [--quick]
+python benchmarks/evidence/left_atrium.py DATA --output RUNS [--small | --quick]
 """
 
 from protocol import SPLITS, Target, main

@@ -1,6 +1,6 @@
 """Lung nodules told benign from malignant. Data: LungNodules2D, of LIDC-IDRI; labels are counted in patients.
 
-python benchmarks/evidence/lung_malignancy.py DATA --output RUNS [--quick]
+python benchmarks/evidence/lung_malignancy.py DATA --output RUNS [--small | --quick]
 
 Each slice of 128×128 has its nodule in the middle, as both starts see it: the question is of nodules already found.
 """

@@ -1,6 +1,6 @@
 """Lung nodules segmented on CT slices: the organ and the task of the paper. Data: LungNodules2D, of LIDC-IDRI.
 
-python benchmarks/evidence/lung_nodules.py DATA --output RUNS [--quick]
+python benchmarks/evidence/lung_nodules.py DATA --output RUNS [--small | --quick]
 
 Each slice of 128×128 has its nodule in the middle: patches are smaller and not drawn around it, so that its place does
 not give it away.
@@ -18,8 +18,8 @@ TARGET = Target(
         SPLITS / "lung_malignancy.json",
     ),
     reading={"modality": "ct-8bit", "patient_pattern": r"(LIDC-IDRI-\d+)"},
-    pretraining=("patch_size=96,96",),
-    finetuning=("patch_size=96,96", "foreground_share=0", "batch_size=4"),
+    pretraining=("patch_size=64,64",),
+    finetuning=("patch_size=64,64", "foreground_share=0", "batch_size=4"),
     labels=("5", "10", "20", "50"),
 )
 

@@ -1,6 +1,6 @@
 """Soft-tissue sarcomas on CT, most of them of the thigh. Data: SarcomaCT.
 
-python benchmarks/evidence/sarcoma.py DATA --output RUNS [--quick]
+python benchmarks/evidence/sarcoma.py DATA --output RUNS [--small | --quick]
 """
 
 from protocol import SPLITS, Target, main

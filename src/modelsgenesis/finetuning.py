@@ -294,6 +294,7 @@ class Finetuning:
         shared: dict[str, Any] = {"config": self.config, "hardware": self.hardware}
         parts = {"training": training, "validation": validation}
         objective = make_objective(self.data, **parts, frozen=frozen, **shared)
+        objective.begin(network)
         # Only now is anything written: whatever cannot be trained leaves no folder behind.
         with closing(Run.open(self.output, self._description([*training, *validation]), resume=resume)) as run:
             run.checkpointed = self.resumable

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from labelled_cases import CLASSIFY, SEGMENT, data_of, masked, prepared
 from modelsgenesis import __version__, configs
 from modelsgenesis.checkpoints import Bundle
-from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, SegmentationConfig
+from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, PlainUNetConfig, SegmentationConfig
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.networks import build_network
@@ -141,6 +141,23 @@ def test_a_step_never_waits_for_the_device(task):
     loss.backward()
     assert (loss.device.type, loss.shape) == ("meta", ())
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("config", [SEGMENT.network, PlainUNetConfig(dims=2, widths=(4, 8), strides=((1, 1), (2, 2)))])
+def test_a_head_expects_each_class_as_often_as_it_is(config):
+    torch.manual_seed(0)
+    network = build_network(config.override(out_channels=3, output="linear"))
+    cases = [masked(index) for index in range(4)]
+    segmentation(cases).begin(network)
+    held = np.concatenate([case.label.ravel() for case in cases])
+    head = next(module for name, module in network.named_modules() if name.startswith(network.head_prefix[:-1]))
+    head = head if isinstance(head, torch.nn.Conv2d) else head[-1]
+    expected = [(held == number).mean() for number in range(3)]
+    assert head.bias.softmax(dim=0).tolist() == pytest.approx(expected, abs=1e-4)
+    before = classifier(2)
+    weights = {name: tensor.clone() for name, tensor in before.state_dict().items()}
+    classification(BOTH[:4]).begin(before)  # the classes of images may be drawn as often as one likes
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in before.state_dict().items())
 
 
 def unet(**changes):

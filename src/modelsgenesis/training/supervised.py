@@ -19,7 +19,7 @@ from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.cases import match_channels
 from modelsgenesis.inference.sliding_window import sliding_window
 from modelsgenesis.metrics.measures import auc, chosen_classes, dice, mean_ignoring_nan
-from modelsgenesis.networks import adapt, build_network
+from modelsgenesis.networks import Network, adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config, seeded
 from modelsgenesis.training.trainer import Objective
@@ -47,7 +47,7 @@ class InitialModel:
         remarks: What is to be known beside the results.
     """
 
-    network: nn.Module
+    network: Network
     contract: InputContract
     init: str | None = None
     pretrained: tuple[str, ...] = ()
@@ -216,6 +216,9 @@ class SupervisedObjective(Objective):
         if self.frozen is not None:
             self.frozen.requires_grad_(False)  # neither memory nor time goes into gradients of it
 
+    def begin(self, network: Network) -> None:
+        """Make a network ready for its first step."""
+
     def _names(self, classes: Iterable[int]) -> str:
         return ", ".join(self.labels[index] for index in sorted(classes))
 
@@ -260,6 +263,15 @@ class Segmentation(SupervisedObjective):
         self.notes += self.dataset.notes()
         # Dice over the whole batch: a small structure is absent from many patches, where its Dice would be 0 or 1.
         self.criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+    @torch.no_grad()
+    def begin(self, network: Network) -> None:
+        """Let the new head expect each class as often as it is: to unlearn one half takes Adam a hundred steps."""
+        counts = sum(np.bincount(case.label.ravel(), minlength=len(self.labels)) for case in self.training)
+        frequencies = torch.from_numpy(counts / np.sum(counts)).clamp_min(1e-6)
+        for name, parameter in network.named_parameters():
+            if name.startswith(network.head_prefix) and name.endswith("bias"):
+                parameter.copy_(frequencies.log())
 
     def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
         """Return the mean Dice of each structure over the validation cases, and their mean: `dice`; and their loss.

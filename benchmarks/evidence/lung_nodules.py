@@ -19,7 +19,7 @@ TARGET = Target(
     ),
     reading={"modality": "ct-8bit", "patient_pattern": r"(LIDC-IDRI-\d+)"},
     pretraining=("patch_size=64,64",),
-    finetuning=("patch_size=64,64", "foreground_share=0", "batch_size=4"),
+    finetuning=("patch_size=96,96", "foreground_share=0", "batch_size=4"),
     labels=("5", "10", "20", "50"),
 )
 

@@ -13,7 +13,7 @@ import argparse
 import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -106,12 +106,12 @@ class Plan:
 
 
 def plan_of(target: Target, scale: Scale = "full") -> Plan:
-    """Return the plan for a GPU, for an hour on two cores, or for minutes, which shows that it runs and proves nothing."""
+    """Return the plan for a GPU, for half an hour on two cores, or for minutes, which prove nothing."""
     pretraining = (f"network.dims={target.dims}", *_PRETRAINING[scale, target.dims], *target.pretraining)
     if scale == "full":
         return Plan(pretraining=pretraining, labels=target.labels)
     if scale == "small":
-        few = {"labels": target.labels[:2], "budgets": (300,), "rates": ("3e-3", "1e-2"), "tuning_runs": 2}
+        few = {"labels": target.labels[:1], "budgets": (300,), "rates": ("1e-3", "3e-3"), "tuning_runs": 2}
         return Plan(pretraining=pretraining, **few, validations=3)
     least = {"labels": target.labels[:1], "budgets": (20, 40), "rates": ("3e-3", "1e-2"), "tuning_runs": 1, "runs": 3}
     return Plan(pretraining=pretraining, **least, validations=1)
@@ -241,13 +241,18 @@ def main(target: Target) -> None:
     parser.add_argument("data", type=Path, help="the folder of the data sets")
     parser.add_argument("--output", type=Path, required=True)
     scales = parser.add_mutually_exclusive_group()
-    told = {"small": "an hour on two cores: one budget", "quick": "minutes: shows that it runs, proves nothing"}
+    told = {
+        "small": "half an hour on two cores: one budget and number of labels",
+        "quick": "minutes: shows that it runs, proves nothing",
+    }
     for scale, text in told.items():
         scales.add_argument(f"--{scale}", dest="scale", action="store_const", const=scale, default="full", help=text)
+    parser.add_argument("--labels", help="numbers of labelled patients, such as 5,10, instead of the scale's")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, help="trainings at a time")
     given = parser.parse_args()
     plan = plan_of(target, given.scale)
+    plan = replace(plan, labels=tuple(given.labels.split(","))) if given.labels else plan
     reporter = make_reporter(quiet=False, folder=given.output)
     options = {"device": given.device, "reporter": reporter, **({"jobs": given.jobs} if given.jobs else {})}
     rows = measure(target, plan, given.data, given.output, **options)
@@ -262,7 +267,9 @@ def main(target: Target) -> None:
         "rows": rows,
     }
     write_json(given.output / "evidence.json", content)
-    title = f"# {target.name}" + (": quick, which shows that it runs and proves nothing" if given.scale == "quick" else "")
+    title = f"# {target.name}" + (
+        ": quick, which shows that it runs and proves nothing" if given.scale == "quick" else ""
+    )
     text = f"{title}\n\n{table_of(rows)}\n"
     write_atomically(given.output / "evidence.md", text)
     print(text)

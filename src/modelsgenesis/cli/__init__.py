@@ -79,7 +79,7 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
         "predict runs/finetune scans --flips all --preview",
     ),
     evaluate: ("evaluate runs/finetune Task04_Hippocampus", "evaluate predictions labels -o evaluation"),
-    compare: ("compare Task04_Hippocampus --init scratch --init ours=runs/ct --labels 5,10 --set ours:rescale=true",),
+    compare: ("compare Task04_Hippocampus --init scratch --init ct=runs/ct --labels 5 --set ct:encoder_only=true",),
     report: ("report runs/ct --open", "report runs -o all.html"),
     scan: ("scan scans", "scan dicom --json"),
     view: ("view scan.nii.gz liver.nii.gz", "view runs/finetune --port 8000 --no-open"),

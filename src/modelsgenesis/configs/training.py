@@ -351,7 +351,7 @@ class FinetuningConfig(TrainingConfig):
     test_fraction: Share = 0.2
     freeze_encoder: bool = False
     encoder_only: bool = False
-    rescale: bool = False
+    rescale: bool = True
     # A setting or a JSON file writes a count as a number.
     labelled_patients: Annotated[Any, lambda labels: str(labels) if type(labels) is int else labels] = None
     split_seed: Count = 0

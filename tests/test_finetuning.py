@@ -100,7 +100,7 @@ def test_what_comes_from_the_weights_is_frozen_or_trained_as_asked(genesis, trai
     after = trained(steps=3, freeze_encoder=True, rescale=False)[0].network.state_dict()
     assert all((before[name] == after[name]).all() for name in before if name.startswith("encoder."))
     assert any((before[name] != after[name]).any() for name in before if name.startswith("decoder."))
-    bundle, said = trained(steps=1, learning_rate=1e-9, encoder_only=True)
+    bundle, said = trained(steps=1, learning_rate=1e-9, encoder_only=True, rescale=False)
     after = bundle.network.state_dict()
     near = {name: torch.allclose(before[name], after[name], atol=1e-6) for name in before if name in after}
     assert all(same for name, same in near.items() if name.startswith("encoder."))

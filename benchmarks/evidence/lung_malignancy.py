@@ -17,8 +17,8 @@ TARGET = Target(
         SPLITS / "lung_nodules.json",
     ),
     reading={"modality": "ct-8bit", "patient_pattern": r"(LIDC-IDRI-\d+)"},
-    pretraining=("patch_size=96,96",),
-    finetuning=("patch_size=128,128", "hidden=0"),
+    pretraining=("patch_size=64,64",),
+    finetuning=("patch_size=64,64", "fit=crop", "hidden=0"),
     labels=("50", "100", "200"),
 )
 

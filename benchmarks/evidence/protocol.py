@@ -117,7 +117,9 @@ def plan_of(target: Target, scale: Scale = "full") -> Plan:
     return Plan(pretraining=pretraining, **least, validations=1)
 
 
-def measure(target: Target, plan: Plan, data: Path, output: Path, **options: Any) -> list[dict[str, Any]]:
+def measure(
+    target: Target, plan: Plan, data: Path, output: Path, *, genesis: Path | None = None, **options: Any
+) -> list[dict[str, Any]]:
     """Pretrain, compare at every budget, and return a row for each budget and number of labelled patients.
 
     Args:
@@ -125,19 +127,21 @@ def measure(target: Target, plan: Plan, data: Path, output: Path, **options: Any
         plan: How much.
         data: The folder of the data sets.
         output: Gets the Genesis, a comparison for each budget, and those with twice the steps.
+        genesis: A run that is measured instead; one that has seen a test patient is refused.
         options: `device` and `reporter`, and `jobs` of the comparisons.
     """
     how = {key: options[key] for key in ("device", "reporter") if key in options}
-    genesis = output / "genesis"
-    pretrain(
-        data / target.scans,
-        genesis,
-        config=pretraining_recipe("small", settings=plan.pretraining),
-        exclude_test_cases=target.splits,
-        resume=(genesis / "run.json").exists(),
-        **target.reading,
-        **how,
-    )
+    if genesis is None:
+        genesis = output / "genesis"
+        pretrain(
+            data / target.scans,
+            genesis,
+            config=pretraining_recipe("small", settings=plan.pretraining),
+            exclude_test_cases=target.splits,
+            resume=(genesis / "run.json").exists(),
+            **target.reading,
+            **how,
+        )
     labelled = read_labelled(data / target.labelled, **target.reading)
 
     def run(steps: int, labels: Sequence[str], runs: int) -> dict[str, Any]:
@@ -247,6 +251,7 @@ def main(target: Target) -> None:
     }
     for scale, text in told.items():
         scales.add_argument(f"--{scale}", dest="scale", action="store_const", const=scale, default="full", help=text)
+    parser.add_argument("--genesis", type=Path, help="a run to measure instead of one that is pretrained first")
     parser.add_argument("--labels", help="numbers of labelled patients, such as 5,10, instead of the scale's")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, help="trainings at a time")
@@ -255,7 +260,7 @@ def main(target: Target) -> None:
     plan = replace(plan, labels=tuple(given.labels.split(","))) if given.labels else plan
     reporter = make_reporter(quiet=False, folder=given.output)
     options = {"device": given.device, "reporter": reporter, **({"jobs": given.jobs} if given.jobs else {})}
-    rows = measure(target, plan, given.data, given.output, **options)
+    rows = measure(target, plan, given.data, given.output, genesis=given.genesis, **options)
     content = {
         "target": target.name,
         "scale": given.scale,

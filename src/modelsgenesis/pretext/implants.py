@@ -2,12 +2,13 @@
 
 import operator
 from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from modelsgenesis.configs import PretextConfig
-from modelsgenesis.pretext.random import Seeds, draw_words, kept, uniform
+from modelsgenesis.pretext.random import Seeds, constant, draw_words, kept, uniform
 
 _MOST = 8
 _LEAST_RADIUS, _LARGEST_RADIUS = 1.5, 0.22  # voxels; share of the shortest side
@@ -31,36 +32,64 @@ def implant(batch: Tensor, seeds: Seeds, config: PretextConfig) -> Tensor:
     """
     if not config.implant_probability:
         return batch
-    axes, channels = batch.ndim - 2, batch.shape[1]
-    drawn = uniform(draw_words(seeds, "implant", 2 + _MOST * (3 + 2 * axes + channels), device=batch.device))
-    count = 1 + (drawn[:, 1:2] * _MOST).floor()
-    is_used = (drawn[:, :1] < config.implant_probability) & (implant_numbers(batch.device) < count)
-    each = drawn[:, 2:].unflatten(1, (_MOST, -1))
-    radius, fade, opacity, *_ = each.unbind(dim=2)
-    centre, flatness, value = each[:, :, 3:].split([axes, axes, channels], dim=2)
-    largest = max(_LARGEST_RADIUS * min(batch.shape[2:]), _LEAST_RADIUS)
-    radius = _LEAST_RADIUS * (largest / _LEAST_RADIUS) ** radius
-    opacity = (_THINNEST + (1 - _THINNEST) * opacity) * is_used
-    # Squares of the distance from the centre, in radii, are sums over the axes: [b, implants, side] of each.
+    channels, shape = batch.shape[1], tuple(batch.shape[2:])
+    drawn = draw_implants(shape, channels, seeds, config, batch.device)
+    single = (1,) * len(shape)
+    # Squares of the distance from the centre, in radii, are sums over the axes.
     squares = []
-    for axis, side in enumerate(batch.shape[2:]):
-        place = torch.arange(side, device=batch.device) + 0.5 - centre[:, :, axis, None] * side
-        squares.append((place / (radius * (1 - (1 - _FLATTEST) * flatness[:, :, axis]))[:, :, None]) ** 2)
-    single = (1,) * axes
-    slope = radius / (_HARDEST + (_SOFTEST - _HARDEST) * fade)
-    # Of each implant a view that lies over the patch; the cover is half at its surface.
-    reach, slope, opacity = (one.view(-1, _MOST, 1, *single) for one in (slope + 0.5, -slope, opacity))
-    value = value.view(-1, _MOST, channels, *single)
-    squares = [
-        square.view(-1, _MOST, 1, *single[:axis], square.shape[2], *single[axis + 1 :])
-        for axis, square in enumerate(squares)
-    ]
+    for axis, side in enumerate(shape):
+        place = torch.arange(side, device=batch.device) + 0.5
+        square = ((place - drawn.centre[:, :, axis, None]) / drawn.radii[:, :, axis, None]) ** 2
+        squares.append(square.view(-1, _MOST, 1, *single[:axis], side, *single[axis + 1 :]))
+    # A cover is half at the surface of its implant.
+    slope, opacity = (one.view(-1, _MOST, 1, *single) for one in (drawn.slope, drawn.opacity))
+    reach, slope, value = slope + 0.5, -slope, drawn.value.view(-1, _MOST, channels, *single)
     implanted = batch.float()
     for number in range(_MOST):
         distance = reduce(operator.add, (square[:, number] for square in squares)).sqrt_()
         cover = torch.addcmul(reach[:, number], distance, slope[:, number]).clamp_(0, 1).mul_(opacity[:, number])
         implanted = torch.lerp(implanted, value[:, number], cover)
     return implanted.to(batch.dtype)
+
+
+class Implants(NamedTuple):
+    """The implants of each sample.
+
+    Attributes:
+        centre: In voxels, [b, implants, axes].
+        radii: In voxels along each axis, [b, implants, axes].
+        slope: How steeply a border rises, from the centre outwards in radii, [b, implants].
+        opacity: [b, implants]; 0 where an implant is not used.
+        value: Grey values, [b, implants, channels].
+    """
+
+    centre: Tensor
+    radii: Tensor
+    slope: Tensor
+    opacity: Tensor
+    value: Tensor
+
+
+def draw_implants(
+    shape: tuple[int, ...], channels: int, seeds: Seeds, config: PretextConfig, device: torch.device
+) -> Implants:
+    """Draw the implants of each sample for patches of a shape, on a device."""
+    axes = len(shape)
+    drawn = uniform(draw_words(seeds, "implant", 2 + _MOST * (3 + 2 * axes + channels), device=device))
+    count = 1 + (drawn[:, 1:2] * _MOST).floor()
+    is_used = (drawn[:, :1] < config.implant_probability) & (implant_numbers(device) < count)
+    each = drawn[:, 2:].unflatten(1, (_MOST, -1))
+    size, fade, opacity, *_ = each.unbind(dim=2)
+    centre, flatness, value = each[:, :, 3:].split([axes, axes, channels], dim=2)
+    largest = max(_LARGEST_RADIUS * min(shape), _LEAST_RADIUS)
+    radius = _LEAST_RADIUS * (largest / _LEAST_RADIUS) ** size
+    return Implants(
+        centre=centre * constant(shape, device),
+        radii=radius[:, :, None] * (1 - (1 - _FLATTEST) * flatness),
+        slope=radius / (_HARDEST + (_SOFTEST - _HARDEST) * fade),
+        opacity=(_THINNEST + (1 - _THINNEST) * opacity) * is_used,
+        value=value,
+    )
 
 
 @kept

@@ -28,7 +28,7 @@ def test_finetune_reads_the_configuration_that_it_shows(command, decathlon, tmp_
     trained = command("finetune", "--config", tmp_path / "config.json", "-o", tmp_path / "seg", "--device", "cpu")
     assert trained.status == 0, trained.err
     words = " ".join(trained.out.split())
-    assert "Dice IoU HD95 (mm)" in words
+    assert "Dice IoU HD95" in words
     assert "1 test patient; no confidence interval" in words
     assert str(tmp_path / "seg" / "test.csv") in trained.out
     recorded = json.loads((tmp_path / "seg" / "results.json").read_text())

@@ -20,7 +20,7 @@ from modelsgenesis.files import read_csv
 from modelsgenesis.finetuning import read_finetuning
 from modelsgenesis.inference.ensemble import measure_cases
 from modelsgenesis.training.results import read_rows, read_test_results, table_of
-from modelsgenesis.training.splits import Split
+from modelsgenesis.training.splits import Split, read_split
 from recorded_notes import Notes
 
 NETWORK = GenesisUNetConfig(dims=3, widths=(4, 8), norm="instance")
@@ -93,6 +93,17 @@ def test_the_control_has_the_shape_of_the_genesis_and_random_weights(trained, fi
     assert bundle.config.network.widths == finetuning_config.network.widths
     assert bundle.config.provenance.init is None
     assert "random weights in the shape of run" in said
+
+
+def test_a_run_begins_with_rescaled_kernels_and_a_head_at_the_class_frequencies(trained, decathlon, tmp_path):
+    bundle, said = trained(steps=1, learning_rate=1e-9)
+    assert "kernels rescaled" in said
+    used = read_split(tmp_path / "0" / "split.json").training
+    labels = np.stack([nib.load(decathlon / "labelsTr" / f"{name}.nii.gz").get_fdata() for name in used]).astype(int)
+    expected = np.bincount(labels.ravel()) / labels.size
+    head = dict(bundle.network.named_parameters())["head.bias"]
+    assert head.softmax(dim=0).tolist() == pytest.approx(expected.tolist(), rel=0.05)
+    assert "rescaled" not in trained(steps=1, rescale=False)[1]
 
 
 def test_what_comes_from_the_weights_is_frozen_or_trained_as_asked(genesis, trained):

@@ -32,7 +32,7 @@ MARGIN = 0.005
 """Twice the steps are better where scratch gains more than this on the validation patients; less is noise."""
 
 
-# Of the pretraining: what won on the validation patients of the lung nodules, docs/results.md.
+# Of the pretraining: the nearest to what led on validation patients of the lung nodules, docs/results.md.
 _RECIPE = (
     "network.norm=instance",
     "learning_rate=3e-3",
@@ -106,7 +106,7 @@ class Plan:
 
 
 def plan_of(target: Target, scale: Scale = "full") -> Plan:
-    """Return the plan for a GPU, for half an hour on two cores, or for minutes, which prove nothing."""
+    """Return the plan for a GPU, for an hour on two cores, or for minutes, which prove nothing."""
     pretraining = (f"network.dims={target.dims}", *_PRETRAINING[scale, target.dims], *target.pretraining)
     if scale == "full":
         return Plan(pretraining=pretraining, labels=target.labels)
@@ -246,7 +246,7 @@ def main(target: Target) -> None:
     parser.add_argument("--output", type=Path, required=True)
     scales = parser.add_mutually_exclusive_group()
     told = {
-        "small": "half an hour on two cores: one budget and number of labels",
+        "small": "about an hour on two cores: one budget and number of labels",
         "quick": "minutes: shows that it runs, proves nothing",
     }
     for scale, text in told.items():

@@ -61,10 +61,14 @@ def sliders(page: "Page") -> "list[Locator]":
     return [one for one in found if one.get_attribute("min") != one.get_attribute("max")]
 
 
-def shown_by(slider: "Locator") -> bytes:
-    """Return what a slider moves, as it looks: the pictures of its figure, without the slider itself."""
+def shown_by(slider: "Locator") -> list[str]:
+    """Return the addresses of what a slider moves: the visible pictures of its figure, each decoded.
+
+    Not their pixels: where a picture lies between two pixels, or is still being decoded, those differ between two
+    screenshots of the same picture.
+    """
     pictures = slider.locator("xpath=ancestor::*[.//img][1]").locator("img:visible")
-    return b"".join(picture.screenshot() for picture in pictures.all())
+    return [picture.evaluate("one => one.decode().then(() => one.currentSrc)") for picture in pictures.all()]
 
 
 def assert_moves(slider: "Locator") -> None:

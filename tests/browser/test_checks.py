@@ -4,17 +4,20 @@ import pytest
 
 from browser.checks import assert_accessible, assert_moves, assert_sound, sliders
 
+PICTURE = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' id='0'/>"
 PAGE = """<!doctype html><html lang=en><title>A page</title><main><h1>A page</h1><figure>
-<img alt="a square" width=20 height=20 style="background: rgb(0, 0, 0)" src="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'/>">
+<img alt="a square" width=20 height=20 src="{picture}">
 <label>slice <input type=range min=0 max=3 value=0></label></figure>{more}</main>"""
 MOVES = """<script>document.querySelector('input').oninput = event => {
-document.querySelector('img').style.background = `rgb(0, 0, ${80 * event.target.value})`; }</script>"""
+const picture = document.querySelector('img');
+picture.src = picture.src.replace(/id='.'/, `id='${event.target.value}'`);
+}</script>"""
 
 
 @pytest.fixture
 def page_of(tmp_path):
     def page_of(more):
-        (tmp_path / "page.html").write_text(PAGE.format(more=more))
+        (tmp_path / "page.html").write_text(PAGE.format(more=more, picture=PICTURE))
         return tmp_path / "page.html"
 
     return page_of

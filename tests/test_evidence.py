@@ -1,19 +1,23 @@
 """The protocol of the evidence: its splits, its rule for a budget that is long enough, and its table."""
 
 import importlib.util
+import itertools
 import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from modelsgenesis.configs import pretraining_recipe
+from modelsgenesis.errors import DataError
 from modelsgenesis.training.splits import read_split
 from simulated_comparison import draw_records, results_of
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = sorted(path.stem for path in (BENCHMARKS / "evidence").glob("*.py") if path.stem != "protocol")
+SHARED_SCRIPTS = ("protocol", "imagenet")
+SCRIPTS = sorted(path.stem for path in (BENCHMARKS / "evidence").glob("*.py") if path.stem not in SHARED_SCRIPTS)
 
 
 def module(path):
@@ -101,6 +105,53 @@ def test_no_claim_where_scratch_still_gains(protocol, asked, tmp_path):
     rows = protocol.measure(target, plan, tmp_path, tmp_path / "run", device="cpu")
     assert protocol.converged(rows) == {}
     assert "| converged |" not in str(protocol.table_of(rows))
+
+
+@pytest.fixture
+def imagenet():
+    return module(BENCHMARKS / "evidence" / "imagenet.py")
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A folder with the records of four draws of two arms, and a job that trains nothing, with what it was asked."""
+    asked = []
+
+    def record_of(arm, seed, value):
+        test = {"auc": value + seed**2 / 100}
+        return {"arm": arm, "labels": 100, "seed": seed, "training": [f"case {seed}"], "test": test, "cases": []}
+
+    for arm, seed in itertools.product(("scratch", "genesis"), range(4)):
+        place = tmp_path / "runs" / arm / "labels-100"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"seed-{seed}.json").write_text(json.dumps(record_of(arm, seed, 0.5)))
+
+    def train(labels, seed, rate, *, measured):
+        asked.append((labels, seed, rate, measured))
+        return record_of("imagenet", seed, 0.7) | {"validation": {"auc": 0.7 + rate}}
+
+    data = SimpleNamespace(labels=("benign", "malignant"), task="classification", multilabel=False)
+    return SimpleNamespace(folder=tmp_path, asked=asked, job=SimpleNamespace(data=data, config=None, train=train))
+
+
+def test_imagenet_is_trained_on_the_draws_of_a_comparison_at_the_rate_that_it_chose(imagenet, finished):
+    found = imagenet.measure(finished.job, finished.folder, tuning_runs=2)
+    tuned = [("100", 1_000_000 + draw, rate, False) for rate in imagenet.RATES for draw in range(2)]
+    assert finished.asked == [*tuned, *(("100", seed, max(imagenet.RATES), True) for seed in range(4))]
+    entry = found["labels"]["100"]
+    by_pair = {(one["arm"], one["reference"]): one for one in entry["comparisons"]}
+    assert by_pair["imagenet", "scratch"]["difference"] == pytest.approx(0.2)
+    assert (by_pair["imagenet", "scratch"]["pairs"], len(by_pair)) == (4, 3)
+    finished.asked.clear()  # what has finished is not repeated
+    assert imagenet.measure(finished.job, finished.folder, tuning_runs=2) == found
+    assert finished.asked == []
+
+
+def test_imagenet_with_other_patients_is_refused(imagenet, finished):
+    train = finished.job.train
+    finished.job.train = lambda *of, **how: train(*of, **how) | {"training": ["another"]}
+    with pytest.raises(DataError, match="other patients"):
+        imagenet.measure(finished.job, finished.folder, tuning_runs=1)
 
 
 @pytest.mark.shared

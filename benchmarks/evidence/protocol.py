@@ -35,7 +35,9 @@ MARGIN = 0.005
 # Of the pretraining: the nearest to what led on validation patients of the lung nodules, docs/results.md.
 _RECIPE = (
     "network.norm=instance",
+    "optimizer=muon",
     "learning_rate=3e-3",
+    "weight_decay=0.1",
     "warmup_steps=100",
     "pretext.shuffle_probability=0",
     "pretext.intensity_probability=0",

@@ -40,7 +40,9 @@ class Copy(Fit):
         return (network(batch).float() - batch).square().mean()
 
 
-@pytest.mark.parametrize(("optimizer", "norm"), [("sgd", "batch"), ("adam", "instance"), ("adamw", "batch")])
+@pytest.mark.parametrize(
+    ("optimizer", "norm"), [("sgd", "batch"), ("adam", "instance"), ("adamw", "batch"), ("muon", "batch")]
+)
 def test_no_step_reads_a_number(tmp_path, monkeypatch, optimizer, norm):
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_: self)  # it swaps tensors, which cannot be done to these
     with FakeTensorMode():

@@ -39,7 +39,9 @@ def moved(network, before):
     return {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
 
 
-@pytest.mark.parametrize(("optimizer", "norm"), [("sgd", "batch"), ("adam", "instance"), ("adamw", "batch")])
+@pytest.mark.parametrize(
+    ("optimizer", "norm"), [("sgd", "batch"), ("adam", "instance"), ("adamw", "batch"), ("muon", "batch")]
+)
 def test_what_is_pretrained_stays_to_the_bit_until_it_is_thawed(optimizer, norm):
     config = CONFIG.override(optimizer=optimizer, freeze_steps=3)
     network, optimization = make(config, norm=norm)
@@ -115,7 +117,7 @@ def test_a_loader_leaves_the_handler_of_ended_children_as_it_was(monkeypatch):
         list(load_batches([1], TrainingConfig(batch_size=1, workers=0), start=0, steps=2))  # an item of epoch 2
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
 @pytest.mark.parametrize(("loss", "limit"), [(float("nan"), None), (float("inf"), None), (3.0, 2.0), (0.5, 2.0)])
 def test_from_a_step_that_diverges_on_nothing_moves_and_nothing_is_read(optimizer, loss, limit):
     """The next step reads nothing either: a GPU is told, not asked."""

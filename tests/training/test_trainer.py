@@ -40,7 +40,7 @@ def ended(folder, **options):
     return trainer
 
 
-@pytest.mark.parametrize(("optimizer", "cut"), [("sgd", 1), ("adam", 3), ("adamw", 4), ("adamw", 8)])
+@pytest.mark.parametrize(("optimizer", "cut"), [("sgd", 1), ("adam", 3), ("adamw", 4), ("adamw", 8), ("muon", 4)])
 def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, optimizer, cut):
     whole = ended(tmp_path / "whole", optimizer=optimizer)
     assert 0 < whole.progress.seconds < 3600

@@ -59,7 +59,8 @@ class TrainingConfig(Config):
         steps: Optimiser steps; None to count in epochs alone.
         epochs: Epochs at most; None to count in steps alone. The run ends with whichever comes first.
         batch_size: Samples per step, over all processes.
-        optimizer: `"sgd"` with momentum, `"adam"`, or `"adamw"`.
+        optimizer: `"sgd"` with momentum, `"adam"`, `"adamw"`, or `"muon"`: AdamW whose steps on the kernels of hidden
+            layers are orthogonalised.
         learning_rate: Its peak.
         momentum: Momentum of SGD.
         weight_decay: Weight decay, decoupled for AdamW.
@@ -87,7 +88,7 @@ class TrainingConfig(Config):
     steps: Positive | None = 1000
     epochs: Positive | None = None
     batch_size: Positive = 4
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     momentum: NonNegativeFloat = 0.9
     weight_decay: NonNegativeFloat = 1e-2

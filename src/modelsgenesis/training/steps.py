@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import ConfigurationError, GenesisError, TrainingError
 from modelsgenesis.training import distributed
+from modelsgenesis.training.muon import Muon
 
 _LARGEST = torch.finfo(torch.float32).max
 
@@ -175,13 +176,20 @@ class Optimization:
         ]
         # Decay draws weights towards zero. That regularises matrices, but a scale of a normalisation belongs near one.
         groups: list[dict[str, Any]] = []
-        for old, decayed in itertools.product((False, True), (True, False)):
-            members = [p for name, p in trained.items() if (name in names) is old and (p.ndim > 1) is decayed]
+        head = getattr(network, "head_prefix", "head.")
+
+        def kind_of(name: str, parameter: nn.Parameter) -> tuple[bool, bool, bool]:
+            # The first and the last layer are not for Muon, as its authors have it.
+            hidden = parameter.ndim > 2 and parameter.shape[1] > 1 and not name.startswith(head)
+            return name in names, parameter.ndim > 1, hidden and config.optimizer == "muon"
+
+        for old, decayed, kernels in itertools.product((False, True), (True, False), (False, True)):
+            members = [p for name, p in trained.items() if kind_of(name, p) == (old, decayed, kernels)]
             if members:
                 decay = config.weight_decay if decayed else 0.0
-                groups.append({"params": members, "weight_decay": decay, "pretrained": old})
+                groups.append({"params": members, "weight_decay": decay, "pretrained": old, "kernels": kernels})
         sgd = partial(torch.optim.SGD, momentum=config.momentum)
-        kind = {"sgd": sgd, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        kind = {"sgd": sgd, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon}[config.optimizer]
         self.optimizer: Any = kind(groups, lr=config.learning_rate, fused=True)
         self.limit = math.inf
         self._is_sound = torch.ones((), dtype=torch.bool, device=self.parameters[0].device)

@@ -104,6 +104,10 @@ def test_a_run_begins_with_rescaled_kernels_and_a_head_at_the_class_frequencies(
     head = dict(bundle.network.named_parameters())["head.bias"]
     assert head.softmax(dim=0).tolist() == pytest.approx(expected.tolist(), rel=0.05)
     assert "rescaled" not in trained(steps=1, rescale=False)[1]
+    assert "anew" not in said
+    assert "norms begin anew" in trained(steps=1, fresh_norms=True)[1]
+    assert "anew" not in trained(steps=1, fresh_norms=True, freeze_encoder=True)[1]
+    assert ClassificationConfig().fresh_norms
 
 
 def test_what_comes_from_the_weights_is_frozen_or_trained_as_asked(genesis, trained):

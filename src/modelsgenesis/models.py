@@ -64,6 +64,7 @@ class Adaptation(TypedDict, total=False):
     encoder_only: bool
     statistics: Literal["batch", "running"] | None
     rescale: bool
+    fresh_norms: bool
 
 
 class GenesisModel(nn.Module):
@@ -151,8 +152,8 @@ class GenesisModel(nn.Module):
             local_files_only: Open no connection: what is not on this machine is an error.
             force_download: Download again what is here already.
             progress: Called with a file's name, the bytes done and the bytes in all, while it is downloaded.
-            adaptation: `dims`, `hidden`, `levels`, `encoder_only`, `statistics`, `rescale` of
-                `modelsgenesis.networks.adapt`.
+            adaptation: `dims`, `hidden`, `levels`, `encoder_only`, `statistics`, `rescale`,
+                `fresh_norms` of `modelsgenesis.networks.adapt`.
 
         Raises:
             HubError: No model has this name, or the Hub or the download failed.

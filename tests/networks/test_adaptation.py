@@ -187,3 +187,19 @@ def test_rescaled_kernels_have_the_size_of_random_ones_and_the_output_stays(conf
         kernel = network.get_submodule(name).get_parameter("weight")
         assert factor < 1
         assert kernel.norm().item() == pytest.approx((kernel.shape[0] / 3) ** 0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("config", [UNET, *CONFIGURATIONS[:2]])
+def test_renewed_norms_are_those_of_a_new_network_and_kernels_stay(config: UNetConfig) -> None:
+    network, new = build_network(config), dict(build_network(config).named_parameters())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.25)
+    before = {name: parameter.clone() for name, parameter in network.named_parameters()}
+    adapted, report = adapt(network, task="cls", num_classes=2, fresh_norms=True)
+    assert f"{report.renewed} norms begin anew" in report.summary()
+    found = {name: one for name, one in adapted.named_parameters() if not name.startswith(adapted.head_prefix)}
+    norms = {name for name in found if ".norm." in name}
+    assert len(norms) == 2 * report.renewed > 0
+    assert all(torch.equal(one, (new if name in norms else before)[name]) for name, one in found.items())
+    assert all(torch.equal(one, before[name]) for name, one in network.named_parameters())  # a copy was changed

@@ -329,6 +329,8 @@ class FinetuningConfig(TrainingConfig):
         freeze_encoder: Train the decoder and head alone.
         encoder_only: Take the encoder alone from a checkpoint; the decoder starts at random.
         rescale: Scale the kernels of a checkpoint back to the size of random ones, so that they learn as fast.
+        fresh_norms: Let the scales and shifts of its normalisations begin anew, but for those of a frozen encoder; on
+            for a classification.
         labelled_patients: Training patients whose labels are used: `"10"`, or `"10%"` of them; None for all.
         split_seed: Random seed of the split and of which patients are labelled; `seed` is that of initialisation, order
             and augmentation.
@@ -353,6 +355,7 @@ class FinetuningConfig(TrainingConfig):
     freeze_encoder: bool = False
     encoder_only: bool = False
     rescale: bool = True
+    fresh_norms: bool = False
     # A setting or a JSON file writes a count as a number.
     labelled_patients: Annotated[Any, lambda labels: str(labels) if type(labels) is int else labels] = None
     split_seed: Count = 0
@@ -434,6 +437,7 @@ class ClassificationConfig(FinetuningConfig):
     steps: Positive | None = 1000
     learning_rate: PositiveFloat = 1e-3
     validate_every: Positive | None = 100
+    fresh_norms: bool = True
     hidden: Annotated[int, Bounds(0, 2**16)] = 1024
     levels: tuple[int, ...] | None = None
     fit: Literal["auto", "resize", "crop"] = "auto"

@@ -1,7 +1,7 @@
 """A configuration becomes a network, and a pretrained network one for a task."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from html import escape
@@ -93,6 +93,7 @@ class AdaptationReport:
         parameters: Parameters of the network.
         loaded_parameters: Those among them that came from the checkpoint, adapted ones included.
         rescaled: Kernels brought back to the size of random ones, see `rescale_kernels`.
+        renewed: Normalisations whose scales and shifts begin anew, see `renew_norms`.
     """
 
     loaded: tuple[str, ...]
@@ -102,6 +103,7 @@ class AdaptationReport:
     parameters: int
     loaded_parameters: int
     rescaled: int = 0
+    renewed: int = 0
 
     def __repr__(self) -> str:
         return f"AdaptationReport({self.summary()})"
@@ -121,6 +123,7 @@ class AdaptationReport:
         parts += [f"{way}: {some(names)}" for way, names in ways.items()]
         parts += [f"new: {some(self.new)}"] if self.new else []
         parts += [f"{self.rescaled} kernels rescaled"] if self.rescaled else []
+        parts += [f"{self.renewed} norms begin anew"] if self.renewed else []
         parts += [f"unused: {some(self.unused)}"] if self.unused else []
         return "; ".join(parts)
 
@@ -137,6 +140,7 @@ def adapt(
     dims: Literal[2, 3] | None = None,
     statistics: Literal["batch", "running"] | None = None,
     rescale: bool = False,
+    fresh_norms: bool = False,
     copy: bool = True,
 ) -> tuple[Network, AdaptationReport]:
     """Make a network for a task out of a pretrained one.
@@ -161,6 +165,8 @@ def adapt(
         statistics: Statistics of batch norm in evaluation; None keeps them.
         rescale: Bring the kernels that a normalisation follows back to the size of random ones, so that they learn
             as fast as those: the network computes the same, see `rescale_kernels`.
+        fresh_norms: Let the scales and shifts of normalisations begin anew, see `renew_norms`: the network computes
+            something else.
         copy: Copy the weights. Without, both networks share them and the old one must not be used any more.
 
     Returns:
@@ -210,8 +216,9 @@ def adapt(
     new = ("decoder.",) if encoder_only else ()
     new += (target.head_prefix,) if new_head else ()
     report = _transfer(network.state_dict(), target, new, copy)
-    if rescale:
-        report = replace(report, rescaled=len(rescale_kernels(target)))
+    rescaled = len(rescale_kernels(target)) if rescale else 0
+    renewed = renew_norms(target) if fresh_norms else 0
+    report = replace(report, rescaled=rescaled, renewed=renewed)
     return target.eval(), report
 
 
@@ -297,17 +304,43 @@ def rescale_kernels(network: nn.Module) -> dict[str, float]:
         falls with the squared norm of a scale-invariant weight.
     """
     factors: dict[str, float] = {}
-    for prefix, module in network.named_modules():
-        children = dict(module.named_children())
-        kind = "convolution" if "convolution" in children else "conv"  # the Genesis U-Net, the nnU-Net family
-        if not {kind, "norm"} <= children.keys():
-            continue
-        kernel, norm = children[kind].get_parameter("weight"), children["norm"]
+    for name, convolution, norm in _normalized(network):
+        kernel = convolution.get_parameter("weight")
         random_size = math.sqrt(kernel.shape[0] / 3)  # torch's default: uniform within 1 / sqrt(inputs of an output)
-        factors[f"{prefix}.{kind}"] = factor = random_size / max(kernel.norm().item(), 1e-12)
-        for parameter in children[kind].parameters():
+        factors[name] = factor = random_size / max(kernel.norm().item(), 1e-12)
+        for parameter in convolution.parameters():
             parameter.data = parameter.data * factor  # not in place: it may be mapped from a file, or shared
         if isinstance(norm, BatchNorm):
             norm.running_mean = norm.get_buffer("running_mean") * factor
             norm.running_var = norm.get_buffer("running_var") * factor**2
     return factors
+
+
+@torch.no_grad()
+def renew_norms(network: nn.Module) -> int:
+    """Set the scales of all normalisations that follow a convolution to one, and their shifts to zero.
+
+    Restoring shifts them down, so that units are silent more often than not, which copying needs and telling classes
+    apart does not. Averages of batch norm stay.
+
+    Args:
+        network: Changed in place.
+
+    Returns:
+        How many normalisations there are.
+    """
+    norms = [norm for *_, norm in _normalized(network)]
+    for norm in norms:
+        # Not in place: they may be mapped from a file, or shared.
+        norm.weight = nn.Parameter(torch.ones_like(norm.get_parameter("weight")))
+        norm.bias = nn.Parameter(torch.zeros_like(norm.get_parameter("bias")))
+    return len(norms)
+
+
+def _normalized(network: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
+    """Yield each convolution that a normalisation follows, by its name, with that."""
+    for prefix, module in network.named_modules():
+        children = dict(module.named_children())
+        kind = "convolution" if "convolution" in children else "conv"  # the Genesis U-Net, the nnU-Net family
+        if {kind, "norm"} <= children.keys():
+            yield f"{prefix}.{kind}", children[kind], children["norm"]

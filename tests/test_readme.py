@@ -100,19 +100,23 @@ def test_the_table_of_results_is_that_of_the_record():
         assert row[6].startswith("**") == (float(record["low"]) * float(record["high"]) > 0)
 
 
-def test_the_record_of_a_comparison_names_no_patient_and_gave_its_row():
-    text = (ROOT / "benchmarks" / "results" / "lung_nodules.json").read_text()
-    split = json.loads((ROOT / "benchmarks" / "splits" / "lung_nodules.json").read_text())
+@pytest.mark.parametrize(
+    ("name", "data", "metric"),
+    [("lung_nodules", "lung nodules", "dice"), ("lung_malignancy", "malignancy of nodules", "auc")],
+)
+def test_the_record_of_a_comparison_names_no_patient_and_gave_its_row(name, data, metric):
+    text = (ROOT / "benchmarks" / "results" / f"{name}.json").read_text()
+    split = json.loads((ROOT / "benchmarks" / "splits" / f"{name}.json").read_text())
     assert not any(name in text for part in split.values() for name in part)
     assert "LIDC" not in text
     record = json.loads(text)
     with (ROOT / "benchmarks" / "results" / "few_labels.csv").open(newline="") as file:
-        row = next(row for row in csv.DictReader(file) if row["data"] == "lung nodules")
+        row = next(row for row in csv.DictReader(file) if row["data"] == data)
     measured = record["labels"][row["labelled"]]
     (found,) = measured["comparisons"]
     assert int(row["runs"]) == len(record["seeds"])
-    for name in ("scratch", "genesis"):
-        dice = measured["arms"][name]["dice"]
-        assert (row[name], row[f"{name}_std"]) == (f"{dice['mean']:.3f}", f"{dice['std']:.3f}")
-    for name in ("difference", "low", "high"):
-        assert row[name] == f"{found[name]:.3f}"
+    for arm in ("scratch", "genesis"):
+        values = measured["arms"][arm][metric]
+        assert (row[arm], row[f"{arm}_std"]) == (f"{values['mean']:.3f}", f"{values['std']:.3f}")
+    for key in ("difference", "low", "high"):
+        assert row[key] == f"{found[key]:.3f}"

@@ -58,7 +58,7 @@ def test_a_help_ends_with_examples_of_the_command(command, lines):
         ("info genesis-hipp", {"genesis-hippocampus-mri-3d-small"}),
         ("finetune x --init genesis-hipp", {"genesis-hippocampus-mri-3d-small"}),
         ("pretrain x --set scheme=III", {"scheme=III", "scheme=III+IV"}),
-        ("finetune x --set optimizer", {"optimizer=sgd", "optimizer=adam", "optimizer=adamw"}),
+        ("finetune x --set optimizer", {"optimizer=sgd", "optimizer=adam", "optimizer=adamw", "optimizer=muon"}),
         ("compare x --set keep", {"keep_models="}),
         ("scan x --modality u", {"ultrasound"}),
     ],

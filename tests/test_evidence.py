@@ -9,10 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from modelsgenesis.configs import pretraining_recipe
+from modelsgenesis.configs import ClassificationConfig, pretraining_recipe
+from modelsgenesis.data.cases import PreparedCases
+from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import DataError
-from modelsgenesis.training.splits import read_split
+from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.training.splits import read_split, split_cases
 from simulated_comparison import draw_records, results_of
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -131,7 +135,9 @@ def finished(tmp_path):
         return record_of("imagenet", seed, 0.7) | {"validation": {"auc": 0.7 + rate}}
 
     data = SimpleNamespace(labels=("benign", "malignant"), task="classification", multilabel=False)
-    return SimpleNamespace(folder=tmp_path, asked=asked, job=SimpleNamespace(data=data, config=None, train=train))
+    return SimpleNamespace(
+        folder=tmp_path, asked=asked, job=SimpleNamespace(data=data, config=None, enlarge=2, train=train)
+    )
 
 
 def test_imagenet_is_trained_on_the_draws_of_a_comparison_at_the_rate_that_it_chose(imagenet, finished):
@@ -145,6 +151,44 @@ def test_imagenet_is_trained_on_the_draws_of_a_comparison_at_the_rate_that_it_ch
     finished.asked.clear()  # what has finished is not repeated
     assert imagenet.measure(finished.job, finished.folder, tuning_runs=2) == found
     assert finished.asked == []
+
+
+class Pooled(torch.nn.Module):
+    """In place of the downloaded network: the mean and the spread of an image, and a layer to learn."""
+
+    def __init__(self, classes, enlarge):
+        super().__init__()
+        self.head = torch.nn.Linear(2, classes)
+
+    def forward(self, x):
+        return self.head(torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=1))
+
+
+def test_a_training_of_imagenet_learns_real_images_and_measures_the_test_patients_alone(
+    imagenet, monkeypatch, class_folders
+):
+    monkeypatch.setattr(imagenet, "ImageNet", Pooled)
+    data = read_labelled(class_folders, modality="xray")
+    config = ClassificationConfig(
+        patch_size=(24, 24), steps=60, warmup_steps=0, validate_every=30, workers=0, validation_fraction=0.2
+    )
+    split, hardware = split_cases(data, config), choose_hardware("cpu", "float32")
+    job = imagenet.Job(data, split, config, PreparedCases(data, size=(24, 24)), hardware)
+    record = job.train("6", 0, 0.1, measured=True)
+    assert record["test"]["auc"] == 1
+    assert sorted(row["case"] for row in record["cases"]) == sorted(split.test)
+    assert set(record["training"]) < set(split.training)
+    tuning = job.train("6", 1, 0.1, measured=False)
+    assert "test" not in tuning
+    assert tuning["validation"]["auc"] == 1
+
+
+def test_the_effective_rank_counts_directions():
+    ranks = module(BENCHMARKS / "ranks.py")
+    random = torch.Generator().manual_seed(0)
+    samples = torch.randn(4000, 6, generator=random)
+    assert ranks.effective_rank(samples) == pytest.approx(6, abs=0.05)
+    assert ranks.effective_rank(samples[:, :1] @ torch.randn(1, 6, generator=random)) == pytest.approx(1, abs=0.01)
 
 
 def test_imagenet_with_other_patients_is_refused(imagenet, finished):

@@ -107,7 +107,16 @@ def test_a_run_begins_with_rescaled_kernels_and_a_head_at_the_class_frequencies(
     assert "anew" not in said
     assert "norms begin anew" in trained(steps=1, fresh_norms=True)[1]
     assert "anew" not in trained(steps=1, fresh_norms=True, freeze_encoder=True)[1]
-    assert ClassificationConfig().fresh_norms
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_a_classification_renews_the_norms_of_what_restored_and_not_of_a_classifier(
+    classified, class_folders, tmp_path, restored
+):
+    notes, init = Notes(), "genesis-chest-xray-2d-small" if restored else classified[0]
+    config = CLASSIFY.override(steps=1, validate_every=1)
+    modelsgenesis.finetune(class_folders, tmp_path / "run", init=init, config=config, reporter=notes, **SHORT)
+    assert ("norms begin anew" in notes.text) == restored
 
 
 def test_what_comes_from_the_weights_is_frozen_or_trained_as_asked(genesis, trained):

@@ -156,7 +156,8 @@ def measure(job: Job, folder: Path, *, tuning_runs: int) -> dict[str, Any]:
     for labels in sorted({labels for labels, _ in draws}):
 
         def record_of(seed: int, rate: float, labels: int = labels, *, measured: bool) -> dict[str, Any]:
-            path = folder / ARM / f"labels-{labels}" / f"seed-{seed}-rate-{rate:g}.json"
+            name = f"seed-{seed}-rate-{rate:g}-enlarged-{job.enlarge:g}.json"
+            path = folder / ARM / f"labels-{labels}" / name
             if not path.exists():
                 write_json(path, plain(job.train(str(labels), seed, rate, measured=measured)))
                 print(path.name, read_json(path, DataError)["validation"], flush=True)

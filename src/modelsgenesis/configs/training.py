@@ -329,8 +329,8 @@ class FinetuningConfig(TrainingConfig):
         freeze_encoder: Train the decoder and head alone.
         encoder_only: Take the encoder alone from a checkpoint; the decoder starts at random.
         rescale: Scale the kernels of a checkpoint back to the size of random ones, so that they learn as fast.
-        fresh_norms: Let the scales and shifts of its normalisations begin anew, but for those of a frozen encoder; on
-            for a classification.
+        fresh_norms: Let the scales and shifts of its normalisations begin anew, where it restored and its encoder is
+            not frozen; on for a classification.
         labelled_patients: Training patients whose labels are used: `"10"`, or `"10%"` of them; None for all.
         split_seed: Random seed of the split and of which patients are labelled; `seed` is that of initialisation, order
             and augmentation.

@@ -87,7 +87,8 @@ def initial_model(
         )
     options: dict[str, Any] = {"task": data.task, "num_classes": len(data.labels), "in_channels": len(data.channels)}
     options |= {"encoder_only": config.encoder_only, "rescale": config.rescale, "copy": False}
-    options |= {"fresh_norms": config.fresh_norms and not config.freeze_encoder}
+    restores = bundle.config.task == "restoration"  # the norms of a finished classifier are what it learnt
+    options |= {"fresh_norms": config.fresh_norms and restores and not config.freeze_encoder}
     options |= {"dims": dims} if dims != unet.dims else {}
     if isinstance(config, ClassificationConfig):
         options |= {"hidden": config.hidden, "levels": config.levels}
